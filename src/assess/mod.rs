@@ -1,0 +1,1 @@
+//! Evidence → Report: calibration and abstention.

@@ -1,0 +1,2 @@
+//! `roentgen-host`: the host tool.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `roentgend`: the daemon.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The `onnx` backend: runs the bundle's `model.onnx` on tract.

@@ -1,0 +1,1 @@
+//! One TOML, every module with its own section, unknown keys refused.

@@ -1,0 +1,3 @@
+//! The integer operations of a quantized network.
+
+pub mod reference;

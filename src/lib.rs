@@ -1,0 +1,62 @@
+//! Roentgen: chest-radiograph screening on a clinic's edge box. It screens; it never diagnoses.
+//!
+//! # The flow
+//!
+//! ```text
+//! file | frame | DICOM object ──Source──▶ Radiograph ──preprocess──▶ Tensor<u8> ──Classifier──▶ Evidence
+//! broker ◀──Sink── Message ◀──Outbox── Report ◀──assess (calibrate, gate)──────────────────────────┘
+//! ```
+//!
+//! A [`source::Source`] hands over a [`radiograph::Radiograph`]: one grey image in display sense (air dark, bone
+//! bright) and its origin, in which no patient's name can be held. [`preprocess`] turns it into the 224 × 224 grey
+//! levels that the network reads, bytes and nothing else. A [`classifier::Classifier`] returns
+//! [`classifier::Evidence`]: a map of class logits and its mean. [`assess`] makes that a [`report::Report`], with
+//! calibrated probabilities or an abstention that says why. The report is durable in the [`outbox`] before its file
+//! leaves the drop folder, and a [`sink::Sink`] publishes it until the broker acknowledged.
+//!
+//! # The floors
+//!
+//! A module imports only from lower floors, or itself; `tests/floors.rs` enforces it.
+//!
+//! ```text
+//! 7  pipeline      next → preprocess → classify → assess → outbox → settle
+//! 6  config        one TOML, each module's own section, unknown keys refused
+//! 5  classifier    trait Classifier, Evidence; onnx (tract)
+//!    assess        calibration and abstention: Evidence → Report
+//!    source        trait Source; folder
+//!    outbox        the durable queue (SQLite)
+//!    sink          trait Sink; mqtt
+//! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass)
+//!    bundle        the model bundle: manifest, hashes, golden vectors
+//! 3  kernels       reference: the definition of every integer operation, as naive loops
+//! 2  preprocess    Radiograph → Tensor<u8>: the one path that training, calibration and the box share
+//!    quant         scale, zero_point, Requantize: the equations, derived
+//! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom
+//!    tensor  report  pseudonym
+//! ```
+//!
+//! # Invariants
+//!
+//! - A file leaves `incoming/` only after its report is durable; a report is marked sent only on the broker's PubAck.
+//! - An error about one image settles that image as rejected, with a reason a nurse can read, and the line goes on; an
+//!   error about the daemon stops it with one clear line. The type decides.
+//! - The quantized input *is* the image's bytes: there is no arithmetic between preprocessing and the first layer.
+//! - Patient names and IDs are never read into any type of this crate; UIDs leave the radiograph floor only as keyed
+//!   pseudonyms.
+
+pub mod assess;
+pub mod bundle;
+pub mod classifier;
+pub mod config;
+pub mod kernels;
+pub mod network;
+pub mod outbox;
+pub mod pipeline;
+pub mod preprocess;
+pub mod pseudonym;
+pub mod quant;
+pub mod radiograph;
+pub mod report;
+pub mod sink;
+pub mod source;
+pub mod tensor;

@@ -1,0 +1,1 @@
+//! Reading and writing the quantized network as ONNX in standard quantized operators.

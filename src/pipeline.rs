@@ -1,0 +1,1 @@
+//! next → preprocess → classify → assess → outbox → settle.

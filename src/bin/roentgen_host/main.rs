@@ -1,2 +1,63 @@
-//! `roentgen-host`: the host tool.
-fn main() {}
+//! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
+
+mod dataset;
+mod device;
+mod features;
+mod fold;
+mod import;
+mod metrics;
+mod model;
+mod progress;
+mod standardize;
+mod training;
+mod weights;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::path::Path;
+
+/// Trains, quantizes and judges the model that roentgend runs. The model screens; it does not diagnose.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read VGG16's ImageNet convolutions and fold the first layer to grey
+    Import(import::Args),
+    /// Train the head on the features of the frozen trunk
+    Train(training::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Import(args) => import::run(&args),
+        Command::Train(args) => training::run(&args),
+    }
+}
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads a file, naming it in the error.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Writes a file that appears whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let told = || format!("cannot write {}", path.display());
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(told)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(told)?;
+    file.write_all(bytes).with_context(told)?;
+    file.as_file().sync_all().with_context(told)?;
+    file.persist(path).with_context(told)?;
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! `roentgen-host train`: the head on the features of the frozen trunk, then its temperature. Not the trunk's training.
+//!
+//! The head is a 1 × 1 convolution on the 7 × 7 feature map, averaged over its cells. Convolution and average are both
+//! linear, so that is the same function as a linear layer on the averaged features, and it is trained as such: on one
+//! vector of features an image.
+
+use crate::dataset::{Dataset, Sample, Split, thin};
+use crate::device::device;
+use crate::features::{Cache, features};
+use crate::metrics::{Metrics, best, negative_log_likelihood};
+use crate::model::logits;
+use crate::progress::Progress;
+use crate::standardize::Standardize;
+use crate::weights::{FloatConv, FloatModel};
+use anyhow::{Context, Result, ensure};
+use burn::module::{AutodiffModule, Initializer, Module};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{AdamWConfig, GradientsParams};
+use burn::tensor::{Device, Int, Tensor as Burn, TensorData};
+use roentgen::preprocess;
+use roentgen::report::Label;
+use std::path::PathBuf;
+
+/// What `train` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A model of `roentgen-host import`
+    #[arg(long)]
+    model: PathBuf,
+    /// Images: train/, val/ and test/ above the class folders, or class folders alone (split by --seed)
+    #[arg(long)]
+    data: PathBuf,
+    /// Where to write the trained model
+    #[arg(long, default_value = "trained.safetensors")]
+    out: PathBuf,
+    /// Where computed features are kept; beside the model by default
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Passes over the training images, at most
+    #[arg(long, default_value_t = 300)]
+    epochs: usize,
+    /// Step size of AdamW
+    #[arg(long, default_value_t = 1e-3)]
+    lr: f64,
+    /// AdamW's weight decay
+    #[arg(long, default_value_t = 1e-2)]
+    weight_decay: f32,
+    /// Images a step
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Order of the images, and the split where the data has none
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Stop after so many epochs without a better loss on val
+    #[arg(long, default_value_t = 30)]
+    patience: usize,
+    /// Whether rare classes count more
+    #[arg(long, value_enum, default_value_t = ClassWeights::Balanced)]
+    class_weights: ClassWeights,
+    /// Use at most so many images of every class and split: for a quick trial
+    #[arg(long)]
+    limit: Option<usize>,
+}
+
+/// Whether rare classes count more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ClassWeights {
+    /// Every class counts the same, however many images it has.
+    Balanced,
+    /// Every image counts the same.
+    None,
+}
+
+/// The head while it is trained: on standardized features.
+#[derive(Module, Debug)]
+struct Head {
+    linear: Linear,
+}
+
+/// Features and labels of one split.
+struct Examples {
+    features: Vec<Vec<f32>>,
+    labels: Vec<Label>,
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut model = FloatModel::load(&args.model)?;
+    let mut data = Dataset::open(&args.data)?;
+    data.assign_splits(args.seed);
+    let cache = Cache::open(&args.cache.clone().unwrap_or_else(|| args.model.with_extension("cache")), &model)?;
+    let examples = |split: Split| -> Result<Examples> {
+        let all = data.of(split);
+        let samples: Vec<Sample> = args.limit.map_or_else(|| all.clone(), |limit| thin(&all, limit));
+        ensure!(!samples.is_empty(), "{} holds no image for {split}", args.data.display());
+        let features = features(&model, &samples, &cache, &format!("features of {split}"))?;
+        Ok(Examples { features, labels: samples.iter().map(|sample| sample.label).collect() })
+    };
+    let (train, val) = (examples(Split::Train)?, examples(Split::Val)?);
+
+    let head = train_head(args, &train, &val)?;
+    let on_val: Vec<[f32; 4]> = val.features.iter().map(|features| logits(&head, features)).collect();
+    let temperature = fit_temperature(&on_val, &val.labels);
+    let metrics = Metrics::count(val.labels.iter().copied().zip(on_val.iter().map(best)));
+    println!("val: {}", metrics.table());
+    println!(
+        "temperature {temperature:.3}: negative log-likelihood on val {:.4} → {:.4}",
+        negative_log_likelihood(&on_val, &val.labels, 1.0),
+        negative_log_likelihood(&on_val, &val.labels, temperature)
+    );
+
+    model.head = Some(head);
+    let notes = [
+        ("temperature", temperature.to_string()),
+        ("preprocessing", preprocess::VERSION.to_owned()),
+        ("training_images", train.labels.len().to_string()),
+        ("val_images", val.labels.len().to_string()),
+        ("val_accuracy", format!("{:.4}", metrics.accuracy)),
+        (
+            "training",
+            format!(
+                "head only, on the frozen trunk: AdamW lr {} weight decay {} batch {} seed {} class weights {:?}",
+                args.lr, args.weight_decay, args.batch, args.seed, args.class_weights
+            ),
+        ),
+    ];
+    model.notes.extend(notes.map(|(key, value)| (key.to_owned(), value)));
+    model.save(&args.out)?;
+    println!("Trained model written to {}. Next: roentgen-host quantize --model {0} …", args.out.display());
+    Ok(())
+}
+
+/// Trains until the loss on `val` has not improved for `patience` epochs; returns the best head, for plain features.
+fn train_head(args: &Args, train: &Examples, val: &Examples) -> Result<FloatConv> {
+    ensure!(args.batch > 0 && args.epochs > 0, "--batch and --epochs must be at least 1");
+    let counts = Label::ALL.map(|label| train.labels.iter().filter(|&&l| l == label).count());
+    for (label, count) in Label::ALL.into_iter().zip(counts) {
+        ensure!(count > 0, "no training image of class {label}; the model must see every class");
+    }
+    let device = device().autodiff();
+    let standardize = Standardize::fit(&train.features).context("no training image")?;
+    let channels = train.features[0].len();
+    let xs: Vec<Vec<f32>> = train.features.iter().map(|x| standardize.apply(x)).collect();
+    let class_weights = counts.map(|count| match args.class_weights {
+        ClassWeights::Balanced => train.labels.len() as f32 / (4 * count) as f32,
+        ClassWeights::None => 1.0,
+    });
+    let loss = CrossEntropyLossConfig::new().with_weights(Some(class_weights.to_vec())).init(&device);
+    let mut optimizer = AdamWConfig::new().with_weight_decay(args.weight_decay).init();
+    // The loss is convex in the head: it starts at zero, and only the order of the images is random.
+    let mut head = Head {
+        linear: LinearConfig::new(channels, Label::ALL.len()).with_initializer(Initializer::Zeros).init(&device),
+    };
+    let mut order: Vec<usize> = (0..xs.len()).collect();
+    let mut random = SplitMix(args.seed);
+    let mut chosen: Option<(f64, usize, FloatConv)> = None;
+    let progress = Progress::start("training the head", args.epochs);
+    for epoch in 0..args.epochs {
+        shuffle(&mut order, &mut random);
+        for step in order.chunks(args.batch) {
+            let (x, y) = step_tensors(step, &xs, &train.labels, &device);
+            let gradients = loss.forward(head.linear.forward(x), y).backward();
+            let gradients = GradientsParams::from_grads(gradients, &head);
+            head = optimizer.step(args.lr, head, gradients);
+        }
+        let candidate = standardize.unfold(&plain(&head)?);
+        let on_val: Vec<[f32; 4]> = val.features.iter().map(|features| logits(&candidate, features)).collect();
+        let nll = negative_log_likelihood(&on_val, &val.labels, 1.0);
+        progress.advance(1);
+        if chosen.as_ref().is_none_or(|(best, ..)| nll < *best) {
+            chosen = Some((nll, epoch, candidate));
+        } else if chosen.as_ref().is_some_and(|(_, best, _)| epoch - best >= args.patience) {
+            break;
+        }
+    }
+    progress.finish();
+    let (nll, epoch, head) = chosen.context("the loss on val was never a number; try a smaller --lr")?;
+    println!("Best after epoch {} of {}: negative log-likelihood {nll:.4} on val", epoch + 1, args.epochs);
+    Ok(head)
+}
+
+/// One step's features and labels on the device.
+fn step_tensors(step: &[usize], xs: &[Vec<f32>], labels: &[Label], device: &Device) -> (Burn<2>, Burn<1, Int>) {
+    let x: Vec<f32> = step.iter().flat_map(|&index| xs[index].iter().copied()).collect();
+    let y: Vec<i32> = step.iter().map(|&index| labels[index] as i32).collect();
+    let width = x.len() / step.len().max(1);
+    (
+        Burn::from_data(TensorData::new(x, [step.len(), width]), device),
+        Burn::from_data(TensorData::new(y, [step.len()]), device),
+    )
+}
+
+/// The burn head as a 1 × 1 convolution (burn keeps a linear layer's weights as input × output).
+fn plain(head: &Head) -> Result<FloatConv> {
+    let head = head.valid();
+    let [in_channels, out_channels] = head.linear.weight.dims();
+    let bias = head.linear.bias.as_ref().context("the head has no bias")?;
+    Ok(FloatConv {
+        name: "head".into(),
+        out_channels,
+        in_channels,
+        kernel: 1,
+        weights: crate::model::numbers(head.linear.weight.val().transpose())?,
+        bias: crate::model::numbers(bias.val())?,
+    })
+}
+
+/// The temperature that makes the negative log-likelihood least (Guo et al. 2017), by golden section on its logarithm.
+fn fit_temperature(logits: &[[f32; 4]], truth: &[Label]) -> f64 {
+    let golden = (5f64.sqrt() - 1.0) / 2.0;
+    let cost = |log: f64| negative_log_likelihood(logits, truth, log.exp());
+    let (mut low, mut high) = (0.05f64.ln(), 20f64.ln());
+    for _ in 0..60 {
+        let (a, b) = (high - golden * (high - low), low + golden * (high - low));
+        if cost(a) < cost(b) {
+            high = b;
+        } else {
+            low = a;
+        }
+    }
+    f64::midpoint(low, high).exp()
+}
+
+/// Fisher and Yates's shuffle.
+fn shuffle(order: &mut [usize], random: &mut SplitMix) {
+    for last in (1..order.len()).rev() {
+        // The bias of the remainder is below 2⁻⁵⁰ for any data set that fits in memory.
+        order.swap(last, (random.next() % (last as u64 + 1)) as usize);
+    }
+}
+
+/// Steele, Lea and Flood's SplitMix64: the same numbers on every machine, for ever.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overconfident_logits_get_the_temperature_they_need() {
+        // Three of four right with equal logits: the best probability is 3/4, so logit / T = ln(9) with four classes.
+        let logits = vec![[50.0, 0.0, 0.0, 0.0]; 400];
+        let truth: Vec<Label> = (0..400).map(|i| if i % 4 == 0 { Label::Normal } else { Label::Covid }).collect();
+        let temperature = fit_temperature(&logits, &truth);
+        // 100 of 400 go to one of three other classes: p = 3/4 needs e^(50/T) / (e^(50/T) + 3) = 3/4.
+        assert!((50.0 / temperature - 9f64.ln()).abs() < 0.01, "{temperature}");
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_index_and_follows_the_seed() {
+        let shuffled = |seed| {
+            let mut order: Vec<usize> = (0..100).collect();
+            shuffle(&mut order, &mut SplitMix(seed));
+            order
+        };
+        let mut sorted = shuffled(1);
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+        assert_eq!(shuffled(1), shuffled(1));
+        assert_ne!(shuffled(1), shuffled(2));
+    }
+}

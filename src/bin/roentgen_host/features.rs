@@ -81,6 +81,11 @@ impl Cache {
     }
 }
 
+/// The folder of the caches: the one asked for, or `features` beside the model.
+pub(crate) fn folder(asked: Option<&Path>, model: &Path) -> PathBuf {
+    asked.map_or_else(|| model.with_file_name("features"), Path::to_owned)
+}
+
 fn record_bytes(channels: usize) -> usize {
     size_of::<Key>() + channels * size_of::<f32>() + CHECK
 }

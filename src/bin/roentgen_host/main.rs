@@ -1,13 +1,19 @@
 //! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
 
+mod calibrate;
 mod dataset;
 mod device;
+mod evaluate;
+mod evaluation;
 mod features;
 mod fold;
 mod import;
+mod judge;
 mod metrics;
 mod model;
+mod pack;
 mod progress;
+mod quantize;
 mod standardize;
 mod training;
 mod weights;
@@ -31,12 +37,18 @@ enum Command {
     Import(import::Args),
     /// Train the head on the features of the frozen trunk
     Train(training::Args),
+    /// Quantize a trained model to int8 and write a bundle
+    Quantize(pack::Args),
+    /// Measure a bundle on labelled images
+    Evaluate(evaluate::Args),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
+        Command::Quantize(args) => pack::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
     }
 }
 

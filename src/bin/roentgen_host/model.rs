@@ -32,15 +32,16 @@ impl Trunk {
         self.forward_watched(images, |_, _| {})
     }
 
-    /// As [`Trunk::forward`], showing every convolution's output after its ReLU to `watch`, with the layer's index.
+    /// As [`Trunk::forward`], showing what is left of every convolution's output to `watch`, with the layer's index:
+    /// after its ReLU and, where one follows, the pooling.
     pub(crate) fn forward_watched(&self, images: Burn<4>, mut watch: impl FnMut(usize, &Burn<4>)) -> Burn<4> {
         let mut x = images;
         for (index, (conv, &pool)) in self.convs.iter().zip(&self.pools).enumerate() {
             x = relu(conv.forward(x));
-            watch(index, &x);
             if pool {
                 x = max_pool2d(x, MaxPoolOptions::new([2, 2]));
             }
+            watch(index, &x);
         }
         x
     }

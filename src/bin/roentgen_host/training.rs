@@ -6,14 +6,14 @@
 
 use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::device::device;
-use crate::features::{Cache, features};
+use crate::features::{self, Cache};
 use crate::metrics::{Metrics, best, negative_log_likelihood};
 use crate::model::logits;
 use crate::progress::Progress;
 use crate::standardize::Standardize;
 use crate::weights::{FloatConv, FloatModel};
 use anyhow::{Context, Result, ensure};
-use burn::module::{AutodiffModule, Initializer, Module};
+use burn::module::{Initializer, Module};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
@@ -89,12 +89,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut model = FloatModel::load(&args.model)?;
     let mut data = Dataset::open(&args.data)?;
     data.assign_splits(args.seed);
-    let cache = Cache::open(&args.cache.clone().unwrap_or_else(|| args.model.with_extension("cache")), &model)?;
+    let cache = Cache::open(&features::folder(args.cache.as_deref(), &args.model), &model)?;
     let examples = |split: Split| -> Result<Examples> {
         let all = data.of(split);
         let samples: Vec<Sample> = args.limit.map_or_else(|| all.clone(), |limit| thin(&all, limit));
         ensure!(!samples.is_empty(), "{} holds no image for {split}", args.data.display());
-        let features = features(&model, &samples, &cache, &format!("features of {split}"))?;
+        let features = features::features(&model, &samples, &cache, &format!("features of {split}"))?;
         Ok(Examples { features, labels: samples.iter().map(|sample| sample.label).collect() })
     };
     let (train, val) = (examples(Split::Train)?, examples(Split::Val)?);

@@ -1,0 +1,245 @@
+//! The ranges of activations, measured on training images, and the quantization that costs each layer least. Not the
+//! quantization of weights (see `quantize`).
+
+use crate::dataset::Sample;
+use crate::device::{self, device};
+use crate::model::{self, Trunk};
+use crate::progress::Progress;
+use crate::weights::{FloatConv, FloatModel};
+use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
+use roentgen::quant::QuantParams;
+
+/// Bins of a histogram: eight to a quantization step, or more.
+const BINS: usize = 4096;
+
+/// What an activation after a ReLU was, how often. Zeros are left out: a zero point of 0 holds them without error.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Histogram {
+    bins: Vec<u64>,
+    /// The upper end of the last bin: a power of two.
+    limit: f32,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { bins: vec![0; BINS], limit: 1.0 }
+    }
+}
+
+impl Histogram {
+    /// Counts values. Where one is too great for the histogram, the bins are merged two by two until it fits.
+    pub(crate) fn add(&mut self, values: &[f32]) {
+        for &value in values {
+            if value > 0.0 && value.is_finite() {
+                while value >= self.limit {
+                    self.widen();
+                }
+                // Below BINS since value < limit; the cast floors.
+                self.bins[(value / self.limit * BINS as f32) as usize] += 1;
+            }
+        }
+    }
+
+    /// Takes over another one's counts.
+    pub(crate) fn merge(mut self, mut other: Self) -> Self {
+        while self.limit < other.limit {
+            self.widen();
+        }
+        while other.limit < self.limit {
+            other.widen();
+        }
+        for (bin, count) in self.bins.iter_mut().zip(other.bins) {
+            *bin += count;
+        }
+        self
+    }
+
+    fn widen(&mut self) {
+        for index in 0..BINS / 2 {
+            self.bins[index] = self.bins[2 * index] + self.bins[2 * index + 1];
+        }
+        self.bins[BINS / 2..].fill(0);
+        self.limit *= 2.0;
+    }
+
+    /// The scale of 255 steps above 0 whose mean squared error is least. Clipping at c makes every value below c wrong
+    /// by a rounding error of variance (c / 255)² / 12 and every value above wrong by its excess: few great values are
+    /// given up for finer steps among the many. `None` if every value was 0.
+    pub(crate) fn scale(&self) -> Option<f32> {
+        let width = f64::from(self.limit) / BINS as f64;
+        let last = self.bins.iter().rposition(|&count| count > 0)?;
+        let total: f64 = self.bins.iter().map(|&count| count as f64).sum();
+        // Sums over the values above the clip, grown as the clip comes down: count, Σ v, Σ v².
+        let (mut above, mut sum, mut squares) = (0.0, 0.0, 0.0);
+        let mut best = (f64::INFINITY, 0.0);
+        for bin in (0..=last).rev() {
+            let clip = (bin + 1) as f64 * width;
+            let excess = squares - 2.0 * clip * sum + clip * clip * above;
+            let cost = (total - above) * (clip / 255.0).powi(2) / 12.0 + excess;
+            if cost < best.0 {
+                best = (cost, clip);
+            }
+            let (count, middle) = (self.bins[bin] as f64, (bin as f64 + 0.5) * width);
+            above += count;
+            sum += count * middle;
+            squares += count * middle * middle;
+        }
+        Some((best.1 / 255.0) as f32)
+    }
+}
+
+/// The least and the greatest class logit of any cell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Range {
+    low: f32,
+    high: f32,
+}
+
+impl Range {
+    const EMPTY: Self = Self { low: f32::INFINITY, high: f32::NEG_INFINITY };
+
+    fn add(self, value: f32) -> Self {
+        Self { low: self.low.min(value), high: self.high.max(value) }
+    }
+
+    fn merge(self, other: Self) -> Self {
+        self.add(other.low).add(other.high)
+    }
+
+    /// Scale and zero point of u8 that hold the range and a tenth more on either side. A margin, since the mean over
+    /// the cells forgives a coarse step (errors of 49 cells average out) but not a clipped cell.
+    pub(crate) fn params(self) -> Result<QuantParams> {
+        let margin = (self.high - self.low) / 10.0;
+        let (low, high) = ((self.low - margin).min(0.0), (self.high + margin).max(0.0));
+        ensure!((high - low).is_finite() && high > low, "the head gives the same logit everywhere; train it first");
+        let scale = (high - low) / 255.0;
+        // In 0..=255 since low ≤ 0 ≤ high.
+        Ok(QuantParams { scale, zero_point: (-low / scale).round() as u8 })
+    }
+}
+
+/// How every layer's output is to be quantized.
+pub(crate) struct Ranges {
+    /// One per convolution of the trunk, zero point 0.
+    pub(crate) trunk: Vec<QuantParams>,
+    /// The head's.
+    pub(crate) head: QuantParams,
+}
+
+/// Runs the float model on `samples` and chooses each layer's quantization.
+pub(crate) fn ranges(model: &FloatModel, head: &FloatConv, samples: &[Sample]) -> Result<Ranges> {
+    let device = device();
+    let trunk = Trunk::new(model, &device);
+    let progress = Progress::start("calibrating", samples.len());
+    let none = || (vec![Histogram::default(); model.trunk.len()], Range::EMPTY);
+    let (histograms, range) = samples
+        .par_chunks(device::BATCH)
+        .try_fold(none, |(mut histograms, mut range), chunk| -> Result<_> {
+            let inputs = chunk.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
+            let images: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+            let mut failed = None;
+            let map = trunk.forward_watched(model::batch(&images, &device), |index, output| {
+                match model::numbers(output.clone()) {
+                    Ok(values) => histograms[index].add(&values),
+                    Err(error) => failed = Some(error),
+                }
+            });
+            failed.map_or(Ok(()), Err)?;
+            for logit in cell_logits(head, &model::numbers(map)?) {
+                range = range.add(logit);
+            }
+            progress.advance(chunk.len());
+            Ok((histograms, range))
+        })
+        .try_reduce(none, |(a, range_a), (b, range_b)| {
+            let merged = a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect();
+            Ok((merged, range_a.merge(range_b)))
+        })?;
+    progress.finish();
+    let trunk = histograms
+        .iter()
+        .zip(&model.trunk)
+        .map(|(histogram, conv)| {
+            let scale = histogram
+                .scale()
+                .with_context(|| format!("{} gave nothing but zeros on {} images", conv.name, samples.len()))?;
+            Ok(QuantParams { scale, zero_point: 0 })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Ranges { trunk, head: range.params()? })
+}
+
+/// The class logits of every cell of feature maps (NCHW).
+fn cell_logits(head: &FloatConv, maps: &[f32]) -> Vec<f32> {
+    let cells = CELLS;
+    let mut out = Vec::new();
+    for map in maps.chunks_exact(head.in_channels * cells) {
+        for cell in 0..cells {
+            let features: Vec<f32> = map.iter().skip(cell).step_by(cells).copied().collect();
+            out.extend(model::logits(head, &features));
+        }
+    }
+    out
+}
+
+/// Cells of the last feature map.
+const CELLS: usize = (roentgen::network::vgg::INPUT_SIZE >> crate::weights::BLOCKS).pow(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn even_values_are_not_clipped_and_a_lone_giant_is() {
+        let mut even = Histogram::default();
+        let values: Vec<f32> = (1..100_000).map(|i| i as f32 / 1000.0).collect();
+        even.add(&values);
+        let clip = even.scale().unwrap() * 255.0;
+        assert!((98.0..101.0).contains(&clip), "{clip}");
+        let mut spiked = even.clone();
+        spiked.add(&[1000.0]);
+        let clip = spiked.scale().unwrap() * 255.0;
+        assert!(clip < 1000.0, "{clip}");
+        assert_eq!(Histogram::default().scale(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_chosen_scale_is_about_as_good_as_any(values in prop::collection::vec(0f32..40.0, 200..400)) {
+            // The oracle quantizes the values themselves, for every clip from 1 % of the greatest to all of it.
+            let error = |scale: f32| -> f64 {
+                let of = |v: &f32| (f64::from(*v) - f64::from((v / scale).round().min(255.0) * scale)).powi(2);
+                values.iter().map(of).sum()
+            };
+            let greatest = values.iter().copied().fold(0f32, f32::max);
+            let least = (1..=100).map(|percent| error(greatest * percent as f32 / 100.0 / 255.0))
+                .fold(f64::INFINITY, f64::min);
+            let mut histogram = Histogram::default();
+            histogram.add(&values);
+            let chosen = error(histogram.scale().unwrap());
+            // The histogram knows the rounding error only on average, and values to one bin.
+            prop_assert!(chosen <= least * 1.6 + 1e-6, "{chosen} against {least}");
+        }
+
+        #[test]
+        fn merging_is_counting_all(a in prop::collection::vec(0f32..9.0, 0..50), b in prop::collection::vec(0f32..900.0, 0..50)) {
+            let count = |parts: &[&[f32]]| {
+                let mut histogram = Histogram::default();
+                parts.iter().for_each(|part| histogram.add(part));
+                histogram
+            };
+            prop_assert_eq!(count(&[&a]).merge(count(&[&b])), count(&[&a, &b]));
+        }
+
+        #[test]
+        fn a_logit_range_holds_zero_exactly_and_its_ends(low in -50f32..50.0, width in 0.1f32..60.0) {
+            let params = Range { low, high: low + width }.params().unwrap();
+            for end in [low, low + width] {
+                let q = (end / params.scale).round() + f32::from(params.zero_point);
+                prop_assert!((0.0..=255.0).contains(&q), "{q}");
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Float model and ranges → quantized network: per-channel symmetric int8 weights, u8 activations, i32 biases. Not the
+//! choice of the ranges (see `calibrate`) and not the bundle around it (see `pack`).
+
+use crate::calibrate::Ranges;
+use crate::weights::{FloatConv, FloatModel};
+use roentgen::network::int8::{Conv, Layer, Network};
+use roentgen::network::vgg::INPUT_SIZE;
+use roentgen::quant::QuantParams;
+
+/// The input is the image's bytes: grey level g is the integer g.
+const INPUT: QuantParams = QuantParams { scale: 1.0, zero_point: 0 };
+
+/// Greatest magnitude of a bias, in accumulator steps: 2²³. With it no accumulator leaves the range in which f32 counts
+/// every integer by much, and none comes near the end of i32.
+const GREATEST_BIAS: f64 = 8_388_608.0;
+
+/// Quantizes the whole model.
+pub(crate) fn quantize(model: &FloatModel, head: &FloatConv, ranges: &Ranges) -> Network {
+    let mut trunk = Vec::new();
+    let mut input = INPUT;
+    for (index, (conv, &output)) in model.trunk.iter().zip(&ranges.trunk).enumerate() {
+        trunk.push(Layer::Conv(quantize_conv(conv, input, output)));
+        if model.pools_after(index) {
+            trunk.push(Layer::MaxPool2);
+        }
+        input = output;
+    }
+    Network { input_size: INPUT_SIZE, trunk, head: quantize_conv(head, input, ranges.head) }
+}
+
+/// Quantizes one convolution. Each output channel has its own weight scale, by which its greatest weight becomes ±127.
+fn quantize_conv(conv: &FloatConv, input: QuantParams, output: QuantParams) -> Conv {
+    let area = conv.kernel * conv.kernel;
+    let mut quantized = Conv {
+        name: conv.name.clone(),
+        in_channels: conv.in_channels,
+        out_channels: conv.out_channels,
+        kernel: conv.kernel,
+        weights: Vec::with_capacity(conv.weights.len()),
+        weight_scales: Vec::with_capacity(conv.out_channels),
+        bias: Vec::with_capacity(conv.out_channels),
+        input,
+        output,
+    };
+    for (kernel, &bias) in conv.weights.chunks_exact(conv.in_channels * area).zip(&conv.bias) {
+        let scale = weight_scale(kernel, bias, input);
+        let step = |w: f32| (w / scale).round().clamp(-127.0, 127.0) as i8;
+        // From input channel, row, column to row, column, input channel.
+        for cell in 0..area {
+            quantized.weights.extend(kernel.iter().skip(cell).step_by(area).map(|&w| step(w)));
+        }
+        quantized.weight_scales.push(scale);
+        let accumulator_step = f64::from(input.scale) * f64::from(scale);
+        quantized.bias.push((f64::from(bias) / accumulator_step).round() as i32);
+    }
+    quantized
+}
+
+/// The weight scale of one output channel: fine enough for its weights, coarse enough for its bias.
+fn weight_scale(kernel: &[f32], bias: f32, input: QuantParams) -> f32 {
+    let greatest = kernel.iter().fold(0f32, |greatest, w| greatest.max(w.abs()));
+    let for_bias = f64::from(bias.abs()) / (f64::from(input.scale) * GREATEST_BIAS);
+    // A channel of zeros may have any scale; the least normal number keeps it positive.
+    (greatest / 127.0).max(for_bias as f32).max(f32::MIN_POSITIVE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn conv(weights: Vec<f32>, bias: Vec<f32>) -> FloatConv {
+        FloatConv { name: "block1_conv1".into(), out_channels: 2, in_channels: 2, kernel: 3, weights, bias }
+    }
+
+    proptest! {
+        #[test]
+        fn every_weight_and_bias_is_within_half_a_step(
+            weights in prop::collection::vec(-3f32..3.0, 36),
+            bias in prop::collection::vec(-100f32..100.0, 2),
+            scale in 0.001f32..2.0,
+        ) {
+            let float = conv(weights, bias);
+            let input = QuantParams { scale, zero_point: 0 };
+            let int8 = quantize_conv(&float, input, INPUT);
+            for o in 0..2 {
+                let step = int8.weight_scales[o];
+                for (c, k) in (0..2).flat_map(|c| (0..9).map(move |k| (c, k))) {
+                    let (w, q) = (float.weights[(o * 2 + c) * 9 + k], int8.weights[(o * 9 + k) * 2 + c]);
+                    prop_assert!((w - f32::from(q) * step).abs() <= step * 0.5001, "{w} {q} {step}");
+                }
+                let unit = f64::from(step) * f64::from(scale);
+                prop_assert!((f64::from(float.bias[o]) - f64::from(int8.bias[o]) * unit).abs() <= unit * 0.5001);
+            }
+        }
+    }
+
+    #[test]
+    fn a_channel_without_weights_keeps_its_bias() {
+        let int8 = quantize_conv(&conv(vec![0.0; 36], vec![5.0, 0.0]), INPUT, INPUT);
+        assert!((f64::from(int8.bias[0]) * f64::from(int8.weight_scales[0]) - 5.0).abs() < 1e-5);
+        assert!(int8.weights.iter().all(|&w| w == 0));
+        assert!(int8.weight_scales[1] > 0.0);
+    }
+}

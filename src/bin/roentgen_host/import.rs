@@ -1,8 +1,9 @@
 //! `roentgen-host import`: other people's VGG16 weights → our float model, its first layer folded to grey.
 
 use crate::fold::{Convention, fold, measure};
+use crate::import_onnx;
 use crate::weights::{FloatModel, Numbers, from_named, read_safetensors};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,11 +51,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Reads a trunk whose first layer still has three channels, by the file's content.
+/// Reads a trunk whose first layer still has three channels, deciding by the file's content.
 fn read(path: &Path) -> Result<FloatModel> {
+    let bytes = crate::read(path)?;
     // A safetensors file begins with the length of its JSON header in eight bytes, then the header.
-    let is_safetensors = crate::read(path)?.get(8) == Some(&b'{');
-    ensure!(is_safetensors, "{} is no safetensors file", path.display());
+    if bytes.get(8) != Some(&b'{') {
+        return import_onnx::read(&bytes).with_context(|| path.display().to_string());
+    }
     let (tensors, notes) = read_safetensors(path)?;
     let kept = ["source", "license", "licence"];
     let notes = notes.into_iter().filter(|(key, _)| kept.contains(&key.as_str())).collect();

@@ -8,6 +8,7 @@ mod evaluation;
 mod features;
 mod fold;
 mod import;
+mod import_onnx;
 mod judge;
 mod metrics;
 mod model;

@@ -82,10 +82,7 @@ fn other_graphs_are_refused_by_the_node_at_fault() {
         (|m| node(m, 2).input[3] = "nothing".into(), "node block2_conv1: no constant is called \"nothing\""),
         (|m| drop(node(m, 0).attribute.remove(3)), "node block1_conv1: attribute pads is missing"),
         (|m| node(m, 4).domain = "com.microsoft".into(), "node head: operators of com.microsoft"),
-        (
-            |m| weights(m).dims = vec![3, 1, 3, 4],
-            "node block1_conv1: its kernel is 3 × 4",
-        ),
+        (|m| weights(m).dims = vec![3, 1, 3, 4], "node block1_conv1: its kernel is 3 × 4"),
     ];
     for (change, expected) in cases {
         let said = refusal(change);
@@ -97,9 +94,7 @@ fn other_graphs_are_refused_by_the_node_at_fault() {
 fn a_constant_of_the_wrong_length_or_in_another_file_is_refused() {
     assert!(refusal(|m| weights(m).raw_data.truncate(5)).contains("elements"));
     assert!(refusal(|m| weights(m).data_location = 1).contains("another file"));
-    assert!(
-        refusal(|m| weights(m).dims = vec![i64::MAX; 4]).contains("extents")
-    );
+    assert!(refusal(|m| weights(m).dims = vec![i64::MAX; 4]).contains("extents"));
     assert!(refusal(|m| weights(m).dims = vec![0; 4]).contains("extents"));
 }
 

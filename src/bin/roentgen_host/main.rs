@@ -1,11 +1,13 @@
 //! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
 
+mod augment;
 mod calibrate;
 mod dataset;
 mod device;
 mod evaluate;
 mod evaluation;
 mod features;
+mod finetune;
 mod fold;
 mod import;
 mod import_onnx;
@@ -15,6 +17,7 @@ mod model;
 mod pack;
 mod progress;
 mod quantize;
+mod random;
 mod standardize;
 mod training;
 mod weights;

@@ -48,7 +48,7 @@ impl Trunk {
 }
 
 /// One convolution with its weights on the device.
-fn conv2d(conv: &FloatConv, device: &Device) -> Conv2d {
+pub(crate) fn conv2d(conv: &FloatConv, device: &Device) -> Conv2d {
     let k = conv.kernel;
     let mut module = Conv2dConfig::new([conv.in_channels, conv.out_channels], [k, k])
         .with_padding(PaddingConfig2d::Explicit(k / 2, k / 2, k / 2, k / 2))

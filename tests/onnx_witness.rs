@@ -172,8 +172,9 @@ fn assert_telling(outputs: &Outputs) {
     }
 }
 
-/// Compares all three on the images.
-fn compare(network: &Network, images: &[Tensor<u8>]) {
+/// Compares all three on the images. The bundle has portable scales, so the network compared has them too.
+fn compare(network: Network, images: &[Tensor<u8>]) {
+    let network = &network.with_portable_scales();
     let reference: Vec<Outputs> = images.iter().map(|image| network.forward(image).expect("a sound network")).collect();
     assert_telling(&reference[0]);
 
@@ -204,7 +205,7 @@ fn small_networks_with_odd_zero_points_agree() {
         let size = network.input_size;
         let extremes = [Tensor::filled([1, size, size, 1], 0), Tensor::filled([1, size, size, 1], 255)];
         let images: Vec<_> = (0..3).map(|_| random.image(size)).chain(extremes).collect();
-        compare(&network, &images);
+        compare(network, &images);
     }
 }
 
@@ -214,13 +215,13 @@ fn small_networks_as_they_are_trained_agree() {
         let network = small_network(seed, false);
         let mut random = Random(seed + 100);
         let images: Vec<_> = (0..3).map(|_| random.image(network.input_size)).collect();
-        compare(&network, &images);
+        compare(network, &images);
     }
 }
 
 #[test]
 fn a_whole_vgg16_agrees() {
-    compare(&vgg16(1), &[Random(2).image(vgg::INPUT_SIZE)]);
+    compare(vgg16(1), &[Random(2).image(vgg::INPUT_SIZE)]);
 }
 
 #[test]

@@ -172,10 +172,15 @@ fn assert_telling(outputs: &Outputs) {
     }
 }
 
+/// What the reference forward pass gives.
+fn reference(network: &Network, images: &[Tensor<u8>]) -> Vec<Outputs> {
+    images.iter().map(|image| network.forward(image).expect("a sound network")).collect()
+}
+
 /// Compares all three on the images. The bundle has portable scales, so the network compared has them too.
 fn compare(network: Network, images: &[Tensor<u8>]) {
     let network = &network.with_portable_scales();
-    let reference: Vec<Outputs> = images.iter().map(|image| network.forward(image).expect("a sound network")).collect();
+    let reference = reference(network, images);
     assert_telling(&reference[0]);
 
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -189,6 +194,12 @@ fn compare(network: Network, images: &[Tensor<u8>]) {
         assert_same("tract", "evidence", &evidence, &expected.0);
     }
 
+    compare_with_onnx_runtime(network, images);
+}
+
+/// Compares the reference with ONNX Runtime.
+fn compare_with_onnx_runtime(network: &Network, images: &[Tensor<u8>]) {
+    let reference = reference(network, images);
     let shapes = (reference[0].0.shape(), reference[0].1.shape());
     let Some(witness) = onnx_runtime(&onnx::write(network), images, shapes) else { return };
     for (found, expected) in witness.iter().zip(&reference) {
@@ -215,6 +226,32 @@ fn small_networks_as_they_are_trained_agree() {
         let network = small_network(seed, false);
         let mut random = Random(seed + 100);
         let images: Vec<_> = (0..3).map(|_| random.image(network.input_size)).collect();
+        compare(network, &images);
+    }
+}
+
+#[test]
+fn scales_that_are_not_portable_are_still_what_onnx_runtime_computes() {
+    for seed in 20..26 {
+        let network = small_network(seed, seed % 2 == 0);
+        assert_ne!(network, network.clone().with_portable_scales(), "the case must be one");
+        let mut random = Random(seed + 100);
+        let images: Vec<_> = (0..3).map(|_| random.image(network.input_size)).collect();
+        compare_with_onnx_runtime(&network, &images);
+    }
+}
+
+#[test]
+fn one_weight_scale_for_all_channels_agrees() {
+    for seed in 30..34 {
+        let mut network = small_network(seed, seed % 2 == 0);
+        for layer in &mut network.trunk {
+            if let Layer::Conv(conv) = layer {
+                conv.weight_scales = vec![conv.weight_scales[0]; conv.out_channels];
+            }
+        }
+        let mut random = Random(seed + 100);
+        let images: Vec<_> = (0..8).map(|_| random.image(network.input_size)).collect();
         compare(network, &images);
     }
 }

@@ -18,7 +18,6 @@ use burn::tensor::module::max_pool2d;
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Int, Tensor as Burn, TensorData, activation::relu};
 use rayon::prelude::*;
-use roentgen::network::vgg::INPUT_SIZE;
 use roentgen::report::Label;
 use std::io::Write;
 use std::path::Path;

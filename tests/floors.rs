@@ -25,8 +25,9 @@ const FLOORS: [(&str, u32); 17] = [
 ];
 
 /// Modules of one floor that may see each other: floor 1 holds the nouns, and a report holds an origin; a bundle holds
-/// a network; the floor of traits shares none of its modules but the ones named here.
-const NEIGHBOURS: [(&str, &str); 3] = [("report", "radiograph"), ("radiograph", "pseudonym"), ("bundle", "network")];
+/// a network; evidence is what assess judges; the floor of traits shares none of its modules but the ones named here.
+const NEIGHBOURS: [(&str, &str); 4] =
+    [("report", "radiograph"), ("radiograph", "pseudonym"), ("bundle", "network"), ("assess", "classifier")];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));

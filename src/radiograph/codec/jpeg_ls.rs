@@ -4,7 +4,7 @@
 use super::jpeg::Segments;
 use super::{CodecError, Extent};
 
-/// Order of the run lengths' codes (A.2.1, table A.? "J").
+/// The variable J of A.2.1: orders of the codes of run lengths.
 const J: [u32; 32] =
     [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 

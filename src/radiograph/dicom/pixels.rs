@@ -95,8 +95,9 @@ fn samples(
     limits: &Limits,
 ) -> Result<Vec<u16>, Refusal> {
     let extent = extent(attributes);
-    // Samples are held in two bytes, whatever they are stored in.
-    limits.check_image(extent.columns.into(), extent.rows.into(), 2 * u64::from(extent.components))?;
+    // Samples are held in two bytes, whatever they are stored in; the JPEG 2000 decoder needs four more.
+    let bytes = if syntax.coding == Coding::Jpeg2000 { 6 } else { 2 };
+    limits.check_image(extent.columns.into(), extent.rows.into(), bytes * u64::from(extent.components))?;
     let bytes_per_sample = usize::from(attributes.bits_allocated / 8);
     if syntax.coding == Coding::Native {
         return native(object, syntax, extent.samples(), bytes_per_sample);

@@ -1,8 +1,8 @@
 //! DICOM files as radiographs: Part 10 files and bare data sets, CR, DX and secondary capture. Not the network side.
 //!
-//! The order of things: the structure is walked and bounded ([`stream`]); dicom-rs parses the elements that are needed,
-//! none of which can hold a patient's name; the tags must name a chest radiograph ([`clinical`]); the stored values are
-//! decoded ([`pixels`]) and mapped to display sense by the standard's grayscale pipeline ([`display`]), which is stated
+//! The order of things: the structure is walked and bounded (`stream`); dicom-rs parses the elements that are needed,
+//! none of which can hold a patient's name; the tags must name a chest radiograph (`clinical`); the stored values are
+//! decoded (`pixels`) and mapped to display sense by the standard's grayscale pipeline (`display`), which is stated
 //! here rather than taken from a library, since libraries differ in it.
 
 mod attributes;

@@ -69,7 +69,8 @@ fn constants_as_typed_fields_are_read_like_raw_ones() {
 
 #[test]
 fn other_graphs_are_refused_by_the_node_at_fault() {
-    let cases: [(fn(&mut ModelProto), &str); 13] = [
+    type Change = fn(&mut ModelProto);
+    let cases: [(Change, &str); 13] = [
         (|m| m.graph = None, "holds no graph"),
         (|m| m.opset_import[0].version = 11, "operator set 11"),
         (|m| m.graph.as_mut().expect("a graph").node.clear(), "no nodes"),

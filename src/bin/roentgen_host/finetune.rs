@@ -22,6 +22,7 @@ use roentgen::report::Label;
 use std::io::Write;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
 
 /// How to fine-tune.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,7 +51,7 @@ pub(crate) struct Settings {
     /// How slowly the averaged weights follow the trained ones, 0..1 (exponential moving average a step)
     #[arg(long, default_value_t = 0.998)]
     pub(crate) average: f64,
-    /// Stop after so many minutes, keeping the best model so far
+    /// Fit the run into so many minutes: the schedule follows the clock where that is ahead of the passes
     #[arg(long)]
     pub(crate) minutes: Option<f64>,
     /// Where a line of figures is written after every pass (CSV)
@@ -157,7 +158,8 @@ pub(crate) fn finetune(
     let loss = CrossEntropyLossConfig::new().with_smoothing(Some(settings.label_smoothing)).init(&device);
     let mut optimizer = AdamWConfig::new().with_weight_decay(settings.fine_weight_decay).init();
     let mut log = settings.log.as_deref().map(start_log).transpose()?;
-    let started = std::time::Instant::now();
+    let mut started = Instant::now();
+    let mut part = 0.0;
     let mut chosen: Option<(f64, Vec<[f32; 4]>)> = None;
 
     for epoch in 0..settings.fine_epochs {
@@ -165,6 +167,15 @@ pub(crate) fn finetune(
         let mut losses = Vec::new();
         for index in 0..steps_an_epoch {
             let at = epoch * steps_an_epoch + index;
+            if at == 1 {
+                // A GPU's kernels are compiled and chosen in the first step: minutes that say nothing about the rest.
+                started = Instant::now();
+            }
+            let clock = settings.minutes.map_or(0.0, |most| started.elapsed().as_secs_f64() / 60.0 / most);
+            part = clock.max(at as f64 / total as f64);
+            if part >= 1.0 {
+                break;
+            }
             let Step { images, labels } = batches.recv().context("the loader of images stopped")?;
             let x = frozen.forward(&images).autodiff();
             let y: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
@@ -175,7 +186,7 @@ pub(crate) fn finetune(
                 losses.push(numbers(value.clone().inner().reshape([1]))?[0]);
             }
             let gradients = GradientsParams::from_grads(value.backward(), &net);
-            net = optimizer.step(learning_rate(settings.fine_lr, at, total), net, gradients);
+            net = optimizer.step(learning_rate(settings.fine_lr, part), net, gradients);
             // Early averages would hold on to the start for too long.
             let decay = settings.average.min((1.0 + at as f64) / (10.0 + at as f64));
             averaged = average(averaged, &net, decay);
@@ -211,8 +222,7 @@ pub(crate) fn finetune(
             model.notes.insert("fine_tuned_epoch".into(), (epoch + 1).to_string());
             model.save(out)?;
         }
-        if settings.minutes.is_some_and(|most| minutes >= most) {
-            println!("stopping after {minutes:.1} minutes, as told");
+        if part >= 1.0 {
             break;
         }
     }
@@ -226,14 +236,15 @@ fn start_log(path: &Path) -> Result<std::fs::File> {
     Ok(file)
 }
 
-/// Warm-up over the first twentieth, then half a cosine down to a hundredth.
-fn learning_rate(greatest: f64, at: usize, total: usize) -> f64 {
-    let warm = (total / 20).max(1);
-    if at < warm {
-        return greatest * (at + 1) as f64 / warm as f64;
+/// The step size when `part` (0..1) of the run is over: warm-up over the first twentieth, then half a cosine down to a
+/// hundredth.
+fn learning_rate(greatest: f64, part: f64) -> f64 {
+    const WARM: f64 = 0.05;
+    if part < WARM {
+        return greatest * (0.02 + 0.98 * part / WARM);
     }
-    let part = (at - warm) as f64 / (total - warm).max(1) as f64;
-    greatest * (0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * part).cos()))
+    let part = (part - WARM) / (1.0 - WARM);
+    greatest * (0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * part.min(1.0)).cos()))
 }
 
 /// Makes augmented steps ahead of the training, on all cores.
@@ -338,9 +349,9 @@ mod tests {
 
     #[test]
     fn the_step_size_warms_up_and_falls() {
-        let rate = |at| learning_rate(1.0, at, 1000);
-        assert!(rate(0) < 0.05 && (rate(50) - 1.0).abs() < 1e-3 && rate(999) < 0.02);
-        assert!((51..999).all(|at| rate(at + 1) <= rate(at)));
+        let rate = |at: u32| learning_rate(1.0, f64::from(at) / 1000.0);
+        assert!(rate(0) < 0.05 && (rate(50) - 1.0).abs() < 1e-3 && rate(1000) < 0.02);
+        assert!((0..50).all(|at| rate(at + 1) >= rate(at)) && (50..1000).all(|at| rate(at + 1) <= rate(at)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
 
 mod calibrate;
+mod correct;
 mod dataset;
 mod device;
 mod evaluate;

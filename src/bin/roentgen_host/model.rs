@@ -39,7 +39,7 @@ impl Trunk {
         for (index, (conv, &pool)) in self.convs.iter().zip(&self.pools).enumerate() {
             x = relu(conv.forward(x));
             if pool {
-                x = max_pool2d(x, MaxPoolOptions::new([2, 2]));
+                x = self::pool(x);
             }
             watch(index, &x);
         }
@@ -47,8 +47,13 @@ impl Trunk {
     }
 }
 
+/// The 2 × 2 max pooling that ends a block.
+pub(crate) fn pool(x: Burn<4>) -> Burn<4> {
+    max_pool2d(x, MaxPoolOptions::new([2, 2]))
+}
+
 /// One convolution with its weights on the device.
-fn conv2d(conv: &FloatConv, device: &Device) -> Conv2d {
+pub(crate) fn conv2d(conv: &FloatConv, device: &Device) -> Conv2d {
     let k = conv.kernel;
     let mut module = Conv2dConfig::new([conv.in_channels, conv.out_channels], [k, k])
         .with_padding(PaddingConfig2d::Explicit(k / 2, k / 2, k / 2, k / 2))

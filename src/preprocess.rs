@@ -51,3 +51,67 @@ fn resized(radiograph: &Radiograph) -> Option<Vec<u16>> {
     Resizer::new().resize_typed(&source, &mut target, &options).ok()?;
     Some(target.pixels().iter().map(|pixel| pixel.0).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::radiograph::phantom;
+
+    /// The weights of one output position, as integers of `precision` bits: where they begin, and they.
+    fn weights(input: u32, output: u32) -> (Vec<(usize, Vec<i64>)>, u32) {
+        let scale = f64::from(input) / f64::from(SIZE);
+        let reach = scale.max(1.0);
+        let real: Vec<(usize, Vec<f64>)> = (0..output)
+            .map(|index| {
+                let center = (f64::from(index) + 0.5) * scale;
+                let (from, to) = ((center - reach).floor().max(0.0), (center + reach).ceil().min(f64::from(input)));
+                let weight = |x: u32| (1.0 - ((f64::from(x) - (center - 0.5)) * (1.0 / reach)).abs()).max(0.0);
+                let all: Vec<f64> = (from as u32..to as u32).map(weight).collect();
+                let mut sum = 0.0;
+                all.iter().for_each(|weight| sum += weight);
+                (from as usize, all.into_iter().map(|weight| weight / sum).collect())
+            })
+            .collect();
+        let largest = real.iter().flat_map(|(_, weights)| weights).fold(0.0f64, |a, &b| a.max(b));
+        // As many bits as leave the largest weight below 2³¹, at most 45.
+        let precision = (0..46).take_while(|&p| (largest * (1u64 << p) as f64).round() < 2f64.powi(31)).last().unwrap();
+        let whole = |weight: f64| (weight * (1u64 << precision) as f64).round() as i64;
+        (real.into_iter().map(|(from, all)| (from, all.into_iter().map(whole).collect())).collect(), precision)
+    }
+
+    /// Resizes rows of `width` levels to rows of 224.
+    fn resize_rows(levels: &[u16], width: u32) -> Vec<u16> {
+        if width == SIZE {
+            return levels.to_vec();
+        }
+        let (weights, precision) = weights(width, SIZE);
+        let mut out = Vec::new();
+        for row in levels.chunks_exact(width as usize) {
+            for (from, weights) in &weights {
+                let sum: i64 =
+                    weights.iter().zip(&row[*from..]).map(|(&weight, &level)| weight * i64::from(level)).sum();
+                out.push(((sum + (1 << (precision - 1))) >> precision).clamp(0, 65535) as u16);
+            }
+        }
+        out
+    }
+
+    fn transpose(levels: &[u16], width: usize) -> Vec<u16> {
+        (0..width).flat_map(|column| levels.iter().skip(column).step_by(width).copied()).collect()
+    }
+
+    #[test]
+    fn the_result_is_that_of_the_naive_integer_arithmetic_to_the_last_bit() {
+        let square = phantom::radiograph(11, 317);
+        for (width, height) in [(256, 256), (317, 317), (500, 224), (224, 300), (100, 150), (31, 700)] {
+            // Any pixels do: those of the phantom, repeated, mixed to fill 16 bits.
+            let Pixels::Grey8(levels) = &square.pixels else { unreachable!("phantoms have 8 bits") };
+            let mix = |i: u32| u16::from(levels[i as usize % levels.len()]) * 251 + (i % 997) as u16;
+            let levels: Vec<u16> = (0..width * height).map(mix).collect();
+            let image = Radiograph { width, height, pixels: Pixels::Grey16(levels.clone()), ..square.clone() };
+            let rows = resize_rows(&levels, width);
+            let columns = resize_rows(&transpose(&rows, SIZE as usize), height);
+            assert!(resized(&image).unwrap() == transpose(&columns, SIZE as usize), "{width} × {height}");
+        }
+    }
+}

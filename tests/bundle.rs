@@ -68,7 +68,9 @@ fn edit(dir: &Path, from: &str, to: &str) {
 fn what_was_written_opens_and_gives_the_same_network() {
     let (_folder, dir) = bundle();
     let bundle = Bundle::open(&dir).expect("just written");
-    assert_eq!(bundle.network().expect("sound"), network());
+    let portable = network().with_portable_scales();
+    assert_eq!(bundle.network().expect("sound"), portable);
+    assert_eq!(portable.clone().with_portable_scales(), portable, "done twice is done once");
     assert_eq!(bundle.manifest().outputs.evidence.zero_point, 120);
     assert_eq!(bundle.manifest().outputs.features.channels, 6);
     assert_eq!(bundle.read("README.md").expect("listed"), b"A tiny model for tests.");
@@ -238,6 +240,16 @@ fn an_endless_manifest_is_not_read_to_its_end() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn every_scale_survives_the_manifest_bit_for_bit(bits in 1u32..0x7149_f2ca, zero_point in any::<u8>()) {
+        let mut network = network();
+        network.head.output = QuantParams { scale: f32::from_bits(bits), zero_point };
+        let manifest = Manifest::for_network("tiny", "1.0.0", &network);
+        let text = toml::to_string(&manifest).expect("plain values");
+        let read: Manifest = toml::from_str(&text).expect("just written");
+        prop_assert_eq!(read.check_network(&network), Ok(()));
+    }
+
     #[test]
     fn a_damaged_manifest_never_panics(at in any::<prop::sample::Index>(), value in any::<u8>()) {
         let (_folder, dir) = bundle();

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::dicom::{CENTER, EXPLICIT, PHOTOMETRIC, PIXELS, WIDTH, chest};
 use common::{levels, shared_files};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::{Pixels, Radiograph, encode_png, phantom};
@@ -56,6 +57,19 @@ fn upscale(radiograph: &Radiograph, size: u32) -> Radiograph {
     Radiograph { width: size, height: size, pixels: Pixels::Grey16(pixels), ..radiograph.clone() }
 }
 
+/// A DICOM file of 14 of 16 bits that shows the radiograph through a window.
+fn dicom_of(radiograph: &Radiograph, photometric: &str) -> Vec<u8> {
+    let inverted = photometric == "MONOCHROME1";
+    let word = |level: u16| if inverted { 16383 - (level >> 2) } else { level >> 2 };
+    let words: Vec<u16> = levels(radiograph).into_iter().map(word).collect();
+    chest(radiograph.height as u16, radiograph.width as u16, 16, 14)
+        .text(PHOTOMETRIC, "CS", photometric)
+        .text(CENTER, "DS", "8192")
+        .text(WIDTH, "DS", "16384")
+        .words(PIXELS, "OW", &words)
+        .file(EXPLICIT)
+}
+
 #[test]
 fn the_same_bytes_come_out_on_every_processor() {
     let mut hash = Sha256::new();
@@ -85,21 +99,24 @@ fn eight_and_sixteen_bits_of_one_picture_give_the_same_bytes() {
 }
 
 #[test]
-fn a_256_pixel_picture_and_its_3000_pixel_enlargement_give_the_same_grey_levels() {
-    for seed in 0..3 {
-        let small = phantom::radiograph(seed, 256);
-        let far = distance(&small, &upscale(&small, 3000));
+fn a_256_pixel_png_and_the_3000_pixel_dicom_made_from_it_give_the_same_grey_levels() {
+    for (seed, photometric) in [(0, "MONOCHROME2"), (1, "MONOCHROME1"), (2, "MONOCHROME1")] {
+        let small = common::open(&encode_png(&phantom::radiograph(seed, 256)).unwrap()).unwrap();
+        let large = common::open(&dicom_of(&upscale(&small, 3000), photometric)).unwrap();
+        assert_eq!((large.width, large.height), (3000, 3000));
+        let far = distance(&small, &large);
         assert!(far <= 2.0, "phantom {seed}: {far} grey levels apart");
         println!("phantom {seed}: {far:.3} grey levels apart");
     }
 }
 
 #[test]
-fn real_radiographs_and_their_enlargements_give_the_same_grey_levels() {
+fn real_radiographs_and_the_3000_pixel_dicoms_made_from_them_give_the_same_grey_levels() {
     for class in ["covid", "lung_opacity", "normal", "viral_pneumonia"] {
         for path in shared_files(&format!("radiographs/test/{class}"), ".png").into_iter().step_by(60) {
             let small = common::open(&std::fs::read(&path).unwrap()).unwrap();
-            let far = distance(&small, &upscale(&small, 3000));
+            let large = common::open(&dicom_of(&upscale(&small, 3000), "MONOCHROME1")).unwrap();
+            let far = distance(&small, &large);
             assert!(far <= 2.0, "{}: {far} grey levels apart", path.display());
             println!("{class}: {far:.3} grey levels apart");
         }

@@ -1,6 +1,8 @@
 //! Helpers that several test files share. Not tests themselves.
 #![allow(dead_code, unreachable_pub, missing_docs)] // every test file compiles its own copy and uses a part of it
 
+pub mod dicom;
+
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, Pixels, Radiograph, Refusal};
 use std::path::PathBuf;

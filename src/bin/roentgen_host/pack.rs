@@ -71,16 +71,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 
     let ranges = calibrate::ranges(&model, &head, &calibration)?;
-    let images = thin(&calibration, CORRECTION / Label::ALL.len());
-    let images = images.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
-    let (corrected, head) = correct::correct(&model, &head, &ranges, &images)?;
+    let few = thin(&calibration, CORRECTION / Label::ALL.len());
+    let inputs = few.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
+    let (corrected, head) = correct::correct(&model, &head, &ranges, &inputs)?;
     let network = quantize::quantize(&corrected, &head, &ranges);
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
     manifest.calibration = Calibration { temperature: temperature(&model, &args.model)? };
     manifest.thresholds = Thresholds { min_probability: args.min_probability };
     manifest.provenance = provenance(args, &model, &data.samples, calibration.len())?;
-    let images: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
-    let writer = BundleWriter::new(manifest, &network, &images)?;
+    let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
+    let writer = BundleWriter::new(manifest, &network, &golden)?;
 
     // The figures are those of the very network that is packed: it is written once without them and judged.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;

@@ -1,8 +1,15 @@
 //! One radiograph: a grey image in display sense (air dark, bone bright) and where it came from.
 //! Not its judgement. Nothing in here can hold a patient's name or ID.
 
+pub mod codec;
+mod file;
+pub mod phantom;
+mod raster;
+
 use crate::pseudonym::Key;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Grey levels, row by row. 0 is black.
@@ -129,12 +136,113 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Opens a radiograph from the bytes of a file, deciding by magic bytes what it is.
-pub fn open_bytes(_bytes: &[u8], _limits: &Limits, _key: &Key) -> Result<Radiograph, Refusal> {
-    Err(Refusal { code: RefusalCode::UnknownFormat, message: "This file is neither DICOM nor PNG nor JPEG.".into() })
+impl Refusal {
+    /// A refusal with its sentence.
+    pub(crate) fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// The refusal that names an exceeded limit: `name` as in [`Limits`], `what` in words.
+    fn limit(name: &str, what: &str) -> Self {
+        Self::new(
+            RefusalCode::LimitExceeded,
+            format!(
+                "This file asks for more {what} than the box allows ({name}). Check that it is a single radiograph."
+            ),
+        )
+    }
 }
 
-/// Opens a radiograph from a file; see [`open_bytes`].
-pub fn open(_path: &Path, limits: &Limits, key: &Key) -> Result<Radiograph, Refusal> {
-    open_bytes(&[], limits, key)
+impl Limits {
+    /// Checks a picture's claimed size before anything is allocated for it.
+    fn check_image(&self, width: u32, height: u32, bytes_per_pixel: u64) -> Result<(), Refusal> {
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels > self.max_pixels {
+            return Err(Refusal::limit("max_pixels", "pixels"));
+        }
+        if pixels.saturating_mul(bytes_per_pixel) > self.max_decoded_bytes {
+            return Err(Refusal::limit("max_decoded_bytes", "memory"));
+        }
+        Ok(())
+    }
+}
+
+/// What the first bytes of a file say that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Png,
+    Jpeg,
+}
+
+impl Format {
+    /// Decides by magic bytes only; names and extensions lie.
+    fn sniff(bytes: &[u8]) -> Option<Self> {
+        if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            Some(Self::Png)
+        } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+            Some(Self::Jpeg)
+        } else {
+            None
+        }
+    }
+}
+
+/// Opens a radiograph from the bytes of a file, deciding by magic bytes what it is.
+///
+/// `key` makes the pseudonyms of DICOM UIDs. Never panics; no allocation exceeds what `limits` allow.
+pub fn open_bytes(bytes: &[u8], limits: &Limits, _key: &Key) -> Result<Radiograph, Refusal> {
+    if bytes.len() as u64 > limits.max_file_bytes {
+        return Err(Refusal::limit("max_file_bytes", "bytes"));
+    }
+    let raster = match Format::sniff(bytes) {
+        Some(Format::Png) => raster::open_png(bytes, limits)?,
+        Some(Format::Jpeg) => raster::open_jpeg(bytes, limits)?,
+        None => {
+            return Err(Refusal::new(
+                RefusalCode::UnknownFormat,
+                "This file is neither DICOM nor PNG nor JPEG. Export the radiograph as DICOM or PNG.",
+            ));
+        }
+    };
+    let origin = Origin {
+        kind: OriginKind::Raster,
+        content_sha256: hex(&Sha256::digest(bytes)),
+        study: None,
+        series: None,
+        instance: None,
+        modality: None,
+        view: None,
+    };
+    Ok(Radiograph {
+        width: raster.width,
+        height: raster.height,
+        pixels: raster.pixels,
+        origin,
+        applied: raster.applied,
+    })
+}
+
+/// Opens a radiograph from a regular file; see [`open_bytes`]. The file's size is checked before it is read.
+pub fn open(path: &Path, limits: &Limits, key: &Key) -> Result<Radiograph, Refusal> {
+    open_bytes(&file::read(path, limits)?, limits, key)
+}
+
+/// A radiograph as a grey PNG of its own depth, 8 or 16 bits; `None` when its pixels do not fill its width and height.
+pub fn encode_png(radiograph: &Radiograph) -> Option<Vec<u8>> {
+    raster::encode_png(radiograph)
+}
+
+/// Runs third-party decoding code. A panic in it becomes `Err(Panicked)`: a box must settle a broken image and go on.
+/// The state that such code leaves half-changed is its own and dropped with it.
+fn guard<T>(decode: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(decode)).map_err(|_| Panicked)
+}
+
+/// A decoder panicked.
+#[derive(Debug, Clone, Copy)]
+struct Panicked;
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

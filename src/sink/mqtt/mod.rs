@@ -20,7 +20,7 @@ pub use config::{Address, Config, InvalidValue, check_topic_level};
 
 use super::{Sink, SinkError};
 use crate::report::Report;
-use link::{Link, NOBODY};
+use link::Link;
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,86 +1,262 @@
 //! The model bundle: a directory with manifest, network, golden vectors and the model's own report.
 //! Opening one checks every hash before anything is parsed. Not signatures yet, and not the classifier.
+//!
+//! ```text
+//! cxr-vgg16/
+//!   bundle.toml               the manifest; lists every other file with its SHA-256
+//!   model.onnx                the quantized network
+//!   golden/00.image.u8        an input (rows × columns bytes)
+//!   golden/00.evidence.u8     the integers it must give: rows × columns × channels bytes, NHWC
+//!   golden/00.features.u8
+//!   …                         whatever else is listed, e.g. README.md, report.json
+//! ```
 
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+mod golden;
+mod manifest;
+mod write;
 
-/// The schema name of `bundle.toml`.
-pub const SCHEMA: &str = "roentgen.bundle/1";
+pub use golden::{Golden, SelfTest};
+pub use manifest::{Calibration, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
+pub use write::BundleWriter;
 
-/// `bundle.toml`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Always [`SCHEMA`].
-    pub schema: String,
-    /// The model's name, e.g. `cxr-vgg16`.
-    pub name: String,
-    /// The model's version, e.g. `1.0.0`.
-    pub version: String,
-    /// The class names, in the order of the evidence map's channels; must be those of [`crate::report::Label::ALL`].
-    pub labels: Vec<String>,
-    /// What the network reads.
-    pub input: Input,
-    /// What the network writes.
-    pub outputs: Outputs,
-    /// How logits become probabilities.
-    pub calibration: Calibration,
-    /// When the box abstains.
-    pub thresholds: Thresholds,
-    /// Where the weights come from, in words, one line a step.
-    pub provenance: BTreeMap<String, String>,
-    /// SHA-256 (hex) of every other file of the bundle, by its path inside the bundle with `/`.
-    pub files: BTreeMap<String, String>,
+use crate::network::int8::Network;
+use crate::network::onnx;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The manifest's file name.
+pub const MANIFEST_FILE: &str = "bundle.toml";
+/// The network's file name.
+pub const MODEL_FILE: &str = "model.onnx";
+/// The signature's file name. It is over the manifest, so that the manifest cannot list it.
+pub const SIGNATURE_FILE: &str = "bundle.sig";
+
+/// The largest manifest that is read, in bytes.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+/// The largest file of a bundle, in bytes.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+/// Most files of a bundle.
+const MAX_FILES: usize = 1000;
+/// Deepest folder of a bundle.
+const MAX_DEPTH: usize = 8;
+
+/// Why a bundle cannot be used. Every message names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// A file or folder could not be read or written.
+    #[error("{path}: {what}: {error}. Check that it exists and that this user may access it.")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// The manifest is no TOML or lacks a field.
+    #[error("{path}: not a bundle's manifest: {message}. Install the bundle again.")]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What the parser said.
+        message: String,
+    },
+    /// The manifest says what this program cannot act on.
+    #[error("{path}: {reason}. Install a bundle made for this version of roentgen.")]
+    Unsupported {
+        /// The manifest.
+        path: PathBuf,
+        /// Which field says what.
+        reason: String,
+    },
+    /// A file is not what its hash says.
+    #[error(
+        "{path}: SHA-256 is {found}, the manifest lists {expected}: damaged or tampered with. Install the bundle again."
+    )]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// Its SHA-256.
+        found: String,
+        /// The one listed.
+        expected: String,
+    },
+    /// A file is there and not listed, or listed and not there, or is not allowed.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The network cannot be read, or is not the one the manifest describes.
+    #[error("{path}: {reason}. The bundle was packed wrongly: make it again with roentgen-host.")]
+    Network {
+        /// The network's file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The classifier does not give the golden vectors' integers.
+    #[error("{path}: self-test failed: {reason}. This machine or this backend must not be used with this bundle.")]
+    SelfTest {
+        /// The golden image.
+        path: PathBuf,
+        /// What came out.
+        reason: String,
+    },
 }
 
-/// The input contract.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Input {
-    /// The ONNX input's name.
-    pub name: String,
-    /// Rows.
-    pub rows: usize,
-    /// Columns.
-    pub columns: usize,
-    /// Version of the preprocessing it was trained with, e.g. `preprocess/1`.
-    pub preprocessing: String,
+/// An opened bundle: its manifest is sound and every file has had the listed hash.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    dir: PathBuf,
+    manifest: Manifest,
+    sha256: String,
 }
 
-/// The two outputs, both u8.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outputs {
-    /// The evidence map: 4 class logits a cell.
-    pub evidence: Output,
-    /// The last feature map.
-    pub features: Output,
+impl Bundle {
+    /// Opens the bundle in `dir`, checking the manifest and the hash of every file; nothing but the manifest is parsed.
+    pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        let path = dir.join(MANIFEST_FILE);
+        refuse_symlink(&path)?;
+        let bytes = read_bounded(&path, MAX_MANIFEST_BYTES)?;
+        let unreadable = |message: String| BundleError::Manifest { path: path.clone(), message };
+        let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        let manifest: Manifest = toml::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        manifest.check().map_err(|reason| BundleError::Unsupported { path: path.clone(), reason })?;
+        for name in manifest.files.keys() {
+            check_name(name).map_err(|reason| BundleError::File { path: dir.join(name), reason })?;
+        }
+        if !manifest.files.contains_key(MODEL_FILE) {
+            let reason = format!("[files] does not list {MODEL_FILE}");
+            return Err(BundleError::Unsupported { path, reason });
+        }
+        let bundle = Self { dir: dir.to_owned(), manifest, sha256: sha256_hex(&bytes) };
+        let mut found = 0;
+        bundle.refuse_unlisted("", 0, &mut found)?;
+        for name in bundle.manifest.files.keys() {
+            bundle.read(name)?;
+        }
+        Ok(bundle)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 (hex) of `bundle.toml`, which lists the hash of every other file: it names the whole bundle.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The bytes of a listed file. Its hash is checked again, so that what is used is what was checked.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, BundleError> {
+        let path = self.dir.join(name);
+        let Some(expected) = self.manifest.files.get(name) else {
+            return Err(BundleError::File { path, reason: "the manifest does not list it".into() });
+        };
+        let mut partial = self.dir.clone();
+        for component in name.split('/') {
+            partial.push(component);
+            refuse_symlink(&partial)?;
+        }
+        let bytes = read_bounded(&path, MAX_FILE_BYTES)?;
+        let found = sha256_hex(&bytes);
+        if !found.eq_ignore_ascii_case(expected) {
+            return Err(BundleError::Hash { path, found, expected: expected.clone() });
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes of `model.onnx`, for backends that read ONNX.
+    pub fn model_onnx(&self) -> Result<Vec<u8>, BundleError> {
+        self.read(MODEL_FILE)
+    }
+
+    /// The network, checked to be the one that the manifest describes.
+    pub fn network(&self) -> Result<Network, BundleError> {
+        let path = || self.dir.join(MODEL_FILE);
+        let network = onnx::read(&self.model_onnx()?)
+            .map_err(|error| BundleError::Network { path: path(), reason: error.to_string() })?;
+        self.manifest.check_network(&network).map_err(|reason| BundleError::Network { path: path(), reason })?;
+        Ok(network)
+    }
+
+    /// Walks the folder `inside` (relative, `/`, empty for the bundle itself): every file must be listed, and none may
+    /// be a symbolic link or anything but a plain file.
+    fn refuse_unlisted(&self, inside: &str, depth: usize, found: &mut usize) -> Result<(), BundleError> {
+        let folder = self.dir.join(inside);
+        let io = |error| BundleError::Io { what: "listing the folder", path: folder.clone(), error };
+        for entry in fs::read_dir(&folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let refuse = |reason: &str| BundleError::File { path: entry.path(), reason: reason.into() };
+            *found += 1;
+            if *found > MAX_FILES || depth > MAX_DEPTH {
+                return Err(refuse("too many files or folders for a bundle. Install the bundle again."));
+            }
+            let Some(name) = entry.file_name().to_str().map(|name| format!("{inside}{name}")) else {
+                return Err(refuse("its name is not UTF-8. Remove it."));
+            };
+            let kind = entry.file_type().map_err(io)?;
+            if kind.is_dir() {
+                self.refuse_unlisted(&format!("{name}/"), depth + 1, found)?;
+            } else if !kind.is_file() {
+                return Err(refuse("a bundle holds plain files only, no links. Install the bundle again."));
+            } else if name != MANIFEST_FILE && name != SIGNATURE_FILE && !self.manifest.files.contains_key(&name) {
+                return Err(refuse("the manifest does not list this file. Remove it, or install the bundle again."));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// One quantized output: real value = scale × (q − zero_point).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Output {
-    /// The ONNX output's name.
-    pub name: String,
-    /// Rows.
-    pub rows: usize,
-    /// Columns.
-    pub columns: usize,
-    /// Channels.
-    pub channels: usize,
-    /// Real size of one step.
-    pub scale: f32,
-    /// The integer that stands for 0.0.
-    pub zero_point: u8,
+/// SHA-256 as 64 lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Temperature scaling (Guo et al. 2017): probabilities = softmax(logits / temperature).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// Greater than 0; fitted on the validation split.
-    pub temperature: f32,
+/// Whether a name from a manifest is a plain path inside the bundle; otherwise why not.
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
+    if !name.split('/').all(plain) || name.split('/').count() > MAX_DEPTH {
+        return Err("the manifest lists a path that leaves the bundle. Do not use this bundle.".into());
+    }
+    if name == MANIFEST_FILE || name == SIGNATURE_FILE {
+        return Err("the manifest lists a file that it cannot vouch for. Make the bundle again.".into());
+    }
+    Ok(())
 }
 
-/// The thresholds of abstention.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Thresholds {
-    /// Below this probability of the best label the box abstains with `low_confidence`.
-    pub min_probability: f32,
+fn refuse_symlink(path: &Path) -> Result<(), BundleError> {
+    let io = |error| BundleError::Io { what: "opening", path: path.to_owned(), error };
+    if fs::symlink_metadata(path).map_err(io)?.is_symlink() {
+        let reason = "a bundle holds plain files only, no links. Install the bundle again.".into();
+        return Err(BundleError::File { path: path.to_owned(), reason });
+    }
+    Ok(())
+}
+
+/// Reads a plain file of at most `limit` bytes.
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, BundleError> {
+    let io = |error| BundleError::Io { what: "reading", path: path.to_owned(), error };
+    let refuse = |reason: String| BundleError::File { path: path.to_owned(), reason };
+    if !fs::metadata(path).map_err(io)?.is_file() {
+        return Err(refuse("not a plain file. Install the bundle again.".into()));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(io)?;
+    if bytes.len() as u64 > limit {
+        return Err(refuse(format!("longer than the {limit} bytes allowed. Install the bundle again.")));
+    }
+    Ok(bytes)
 }

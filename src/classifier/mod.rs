@@ -3,7 +3,9 @@
 
 pub mod onnx;
 
-use crate::bundle::Manifest;
+use crate::bundle::{Manifest, Output};
+use crate::kernels::reference;
+use crate::quant::QuantParams;
 use crate::tensor::Tensor;
 
 /// Runs the bundle's network.
@@ -60,32 +62,80 @@ pub struct Evidence {
 
 impl Evidence {
     /// Derives the real numbers from the two quantized outputs of the network (NHWC), as the bundle's manifest scales them.
-    pub fn from_quantized(map: Tensor<u8>, features: Tensor<u8>, manifest: &Manifest) -> Self {
-        let real =
-            |q: u8, output: &crate::bundle::Output| (i32::from(q) - i32::from(output.zero_point)) as f32 * output.scale;
-        let scaled: Vec<f32> = map.data().iter().map(|&q| real(q, &manifest.outputs.evidence)).collect();
-        let logits_mean = channel_means(&map, manifest.outputs.evidence.zero_point);
-        let features_mean = channel_means(&features, manifest.outputs.features.zero_point);
-        let mut logits = [0.0; 4];
-        for (logit, mean) in logits.iter_mut().zip(&logits_mean) {
-            *logit = (mean * f64::from(manifest.outputs.evidence.scale)) as f32;
-        }
-        let pooled =
-            features_mean.iter().map(|mean| (mean * f64::from(manifest.outputs.features.scale)) as f32).collect();
-        let real_map = Tensor::new(map.shape(), scaled).unwrap_or_else(|| Tensor::filled(map.shape(), 0.0));
-        Self { map_quantized: map, features_quantized: features, map: real_map, logits, features: pooled }
+    /// Fails where their shapes are not the manifest's.
+    pub fn from_quantized(map: Tensor<u8>, features: Tensor<u8>, manifest: &Manifest) -> Result<Self, ClassifyError> {
+        check_shape("the evidence map", &map, &manifest.outputs.evidence)?;
+        check_shape("the feature map", &features, &manifest.outputs.features)?;
+        let params = params(&manifest.outputs.evidence);
+        let scaled = map.data().iter().map(|&q| params.dequantize(q)).collect();
+        let means = channel_means(&map, &manifest.outputs.evidence);
+        let (Some(real_map), Ok(logits)) = (Tensor::new(map.shape(), scaled), means.try_into()) else {
+            let (found, expected) = (map.shape(), [1, map.shape()[1], map.shape()[2], 4]);
+            return Err(ClassifyError::Shape { what: "the evidence map", found, expected, backend: "any" });
+        };
+        let pooled = channel_means(&features, &manifest.outputs.features);
+        Ok(Self { map_quantized: map, features_quantized: features, map: real_map, logits, features: pooled })
     }
 }
 
-/// The mean of every channel over rows and columns, zero point taken off: summed as integers, so that it is exact.
-fn channel_means(tensor: &Tensor<u8>, zero_point: u8) -> Vec<f64> {
-    let [_, rows, columns, channels] = tensor.shape();
-    let cells = (rows * columns).max(1);
-    let mut sums = vec![0i64; channels];
-    for cell in tensor.data().chunks_exact(channels.max(1)) {
-        for (sum, &q) in sums.iter_mut().zip(cell) {
-            *sum += i64::from(q) - i64::from(zero_point);
-        }
+fn params(output: &Output) -> QuantParams {
+    QuantParams { scale: output.scale, zero_point: output.zero_point }
+}
+
+fn check_shape(what: &'static str, tensor: &Tensor<u8>, output: &Output) -> Result<(), ClassifyError> {
+    let expected = [1, output.rows, output.columns, output.channels];
+    if tensor.shape() == expected {
+        return Ok(());
     }
-    sums.into_iter().map(|sum| sum as f64 / cells as f64).collect()
+    Err(ClassifyError::Shape { backend: "any", what, found: tensor.shape(), expected })
+}
+
+/// The mean of every channel over rows and columns, in real numbers: summed as integers, so that only the last step
+/// rounds, and every backend that gives the same integers gives the same means.
+fn channel_means(tensor: &Tensor<u8>, output: &Output) -> Vec<f32> {
+    let cells = (output.rows * output.columns).max(1) as f64;
+    let sums = reference::global_sums(tensor, output.zero_point);
+    sums.into_iter().map(|sum| (sum as f64 / cells * f64::from(output.scale)) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::int8::{Conv, Network};
+
+    fn manifest() -> Manifest {
+        let output = QuantParams { scale: 0.25, zero_point: 100 };
+        let head = Conv {
+            name: "head".into(),
+            in_channels: 1,
+            out_channels: 4,
+            kernel: 1,
+            weights: vec![1; 4],
+            weight_scales: vec![1.0; 4],
+            bias: vec![0; 4],
+            input: QuantParams { scale: 2.0, zero_point: 0 },
+            output,
+        };
+        Manifest::for_network("tiny", "1", &Network { input_size: 2, trunk: Vec::new(), head })
+    }
+
+    #[test]
+    fn the_logits_are_the_mean_of_the_map() {
+        let map = vec![100, 104, 96, 100, 100, 104, 96, 100, 100, 104, 96, 0, 108, 104, 97, 255];
+        let map = Tensor::new([1, 2, 2, 4], map).expect("2 × 2 × 4");
+        let features = Tensor::new([1, 2, 2, 1], vec![0, 1, 2, 4]).expect("2 × 2 × 1");
+        let evidence = Evidence::from_quantized(map, features, &manifest()).expect("the manifest's shapes");
+        assert_eq!(evidence.map.data()[..4], [0.0, 1.0, -1.0, 0.0]);
+        assert_eq!(evidence.logits, [0.5, 1.0, -0.9375, 3.4375]);
+        assert_eq!(evidence.features, [3.5]);
+    }
+
+    #[test]
+    fn outputs_of_another_shape_are_refused() {
+        let map = || Tensor::filled([1, 2, 2, 4], 0);
+        let refused = |map, features| Evidence::from_quantized(map, features, &manifest()).is_err();
+        assert!(!refused(map(), Tensor::filled([1, 2, 2, 1], 0)));
+        assert!(refused(map(), Tensor::filled([1, 1, 4, 1], 0)));
+        assert!(refused(Tensor::filled([1, 2, 2, 5], 0), Tensor::filled([1, 2, 2, 1], 0)));
+    }
 }

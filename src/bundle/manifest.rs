@@ -1,0 +1,187 @@
+//! `bundle.toml`: the manifest's types and what it must say. Not the files it lists: see [`super::Bundle`].
+
+use crate::network::int8::Network;
+use crate::network::onnx;
+use crate::preprocess;
+use crate::report::Label;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The schema name of `bundle.toml`.
+pub const SCHEMA: &str = "roentgen.bundle/1";
+
+/// The largest row, column or channel count that a manifest may name.
+const MAX_EXTENT: usize = 4096;
+
+/// `bundle.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// The model's name, e.g. `cxr-vgg16`.
+    pub name: String,
+    /// The model's version, e.g. `1.0.0`.
+    pub version: String,
+    /// The class names, in the order of the evidence map's channels; must be those of [`crate::report::Label::ALL`].
+    pub labels: Vec<String>,
+    /// What the network reads.
+    pub input: Input,
+    /// What the network writes.
+    pub outputs: Outputs,
+    /// How logits become probabilities.
+    pub calibration: Calibration,
+    /// When the box abstains.
+    pub thresholds: Thresholds,
+    /// Where the weights come from, in words, one line a step.
+    pub provenance: BTreeMap<String, String>,
+    /// SHA-256 (hex) of every other file of the bundle, by its path inside the bundle with `/`.
+    pub files: BTreeMap<String, String>,
+}
+
+/// The input contract.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Input {
+    /// The ONNX input's name.
+    pub name: String,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// Version of the preprocessing it was trained with, e.g. `preprocess/1`.
+    pub preprocessing: String,
+}
+
+/// The two outputs, both u8.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// The evidence map: 4 class logits a cell.
+    pub evidence: Output,
+    /// The last feature map.
+    pub features: Output,
+}
+
+/// One quantized output: real value = scale × (q − zero_point).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// The ONNX output's name.
+    pub name: String,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Real size of one step.
+    pub scale: f32,
+    /// The integer that stands for 0.0.
+    pub zero_point: u8,
+}
+
+/// Temperature scaling (Guo et al. 2017): probabilities = softmax(logits / temperature).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Greater than 0; fitted on the validation split.
+    pub temperature: f32,
+}
+
+/// The thresholds of abstention.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Thresholds {
+    /// Below this probability of the best label the box abstains with `low_confidence`.
+    pub min_probability: f32,
+}
+
+impl Manifest {
+    /// A manifest for `network`, without files yet: [`super::BundleWriter`] lists them.
+    pub fn for_network(name: &str, version: &str, network: &Network) -> Self {
+        let map = network.map_size();
+        let last = network.head.input;
+        Self {
+            schema: SCHEMA.into(),
+            name: name.into(),
+            version: version.into(),
+            labels: Label::ALL.iter().map(|label| label.name().to_owned()).collect(),
+            input: Input {
+                name: onnx::INPUT.into(),
+                rows: network.input_size,
+                columns: network.input_size,
+                preprocessing: preprocess::VERSION.into(),
+            },
+            outputs: Outputs {
+                evidence: Output {
+                    name: onnx::EVIDENCE.into(),
+                    rows: map,
+                    columns: map,
+                    channels: network.head.out_channels,
+                    scale: network.head.output.scale,
+                    zero_point: network.head.output.zero_point,
+                },
+                features: Output {
+                    name: onnx::FEATURES.into(),
+                    rows: map,
+                    columns: map,
+                    channels: network.head.in_channels,
+                    scale: last.scale,
+                    zero_point: last.zero_point,
+                },
+            },
+            calibration: Calibration { temperature: 1.0 },
+            thresholds: Thresholds { min_probability: 0.0 },
+            provenance: BTreeMap::new(),
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it says what this program can act on; otherwise what is wrong, and with which field.
+    pub fn check(&self) -> Result<(), String> {
+        if self.schema != SCHEMA {
+            return Err(format!("schema is {:?}, this program reads {SCHEMA:?}", self.schema));
+        }
+        if self.name.is_empty() || self.version.is_empty() {
+            return Err("name and version must not be empty".into());
+        }
+        let labels = Label::ALL.map(Label::name);
+        if self.labels != labels {
+            return Err(format!("labels are {:?}, they must be {labels:?} in this order", self.labels));
+        }
+        if self.input.preprocessing != preprocess::VERSION {
+            let (found, known) = (&self.input.preprocessing, preprocess::VERSION);
+            return Err(format!("input.preprocessing is {found:?}, this program has {known:?}"));
+        }
+        let extents = 1..=MAX_EXTENT;
+        if !extents.contains(&self.input.rows) || self.input.rows != self.input.columns {
+            let (rows, columns) = (self.input.rows, self.input.columns);
+            return Err(format!("input is {rows} × {columns}; it must be square, of 1 to {MAX_EXTENT} rows"));
+        }
+        for (name, output) in [("evidence", &self.outputs.evidence), ("features", &self.outputs.features)] {
+            if [output.rows, output.columns, output.channels].iter().any(|extent| !extents.contains(extent)) {
+                return Err(format!("outputs.{name} has an extent beyond 1 to {MAX_EXTENT}"));
+            }
+            if !output.scale.is_finite() || output.scale <= 0.0 {
+                return Err(format!("outputs.{name}.scale is {}; it must be above 0", output.scale));
+            }
+        }
+        if self.outputs.evidence.channels != labels.len() {
+            return Err(format!("outputs.evidence.channels is {}, not 4", self.outputs.evidence.channels));
+        }
+        let temperature = self.calibration.temperature;
+        if !temperature.is_finite() || temperature <= 0.0 {
+            return Err(format!("calibration.temperature is {temperature}; it must be above 0"));
+        }
+        let threshold = self.thresholds.min_probability;
+        if !(0.0..=1.0).contains(&threshold) {
+            return Err(format!("thresholds.min_probability is {threshold}; it must be 0 to 1"));
+        }
+        Ok(())
+    }
+
+    /// Whether the network is the one that the manifest describes; otherwise what differs.
+    pub fn check_network(&self, network: &Network) -> Result<(), String> {
+        let said = Self { labels: Vec::new(), ..Self::for_network("", "", network) };
+        match (self.input == said.input, self.outputs == said.outputs) {
+            (true, true) => Ok(()),
+            (false, _) => Err(format!("the manifest says {:?}, the network has {:?}", self.input, said.input)),
+            (_, false) => Err(format!("the manifest says {:?}, the network has {:?}", self.outputs, said.outputs)),
+        }
+    }
+}

@@ -42,6 +42,15 @@
 //! so that every backend on every processor gives the same integer. ONNX Runtime is the witness in
 //! `tests/onnx_witness.rs`.
 
+//!
+//! # Portable scales
+//!
+//! The order of the three operations in the multiplier is a convention, and runtimes that optimise graphs break it:
+//! tract 0.23 multiplies by `1 / y_scale`. The multiplier then differs in its last bit in about one channel of four, and
+//! a quantized value in a thousand by one step. [`portable_weight_scale`] moves a weight scale by the few units in the
+//! last place (some 10⁻⁷ of it) after which every order gives the same f32, so that the same file gives the same integers
+//! in both. Bundles are written with such scales.
+
 use serde::{Deserialize, Serialize};
 
 /// Scale and zero point of a tensor of u8.
@@ -112,6 +121,25 @@ impl Requantize {
     }
 }
 
+/// How far, in units in the last place, a portable scale is searched: 2.4 · 10⁻⁴ of the scale at most.
+const PORTABLE_REACH: u32 = 4096;
+
+/// The weight scale nearest to `w_scale` for which every order of evaluating (x_scale × w_scale) / y_scale, by division or
+/// by multiplication with the reciprocal, gives the same multiplier. Nearly always a few units in the last place away;
+/// `w_scale` itself where there is none within a four-thousandth.
+pub fn portable_weight_scale(x_scale: f32, w_scale: f32, y_scale: f32) -> f32 {
+    let reciprocal = 1.0 / y_scale;
+    let portable = |w: &f32| {
+        let multiplier = (x_scale * w) / y_scale;
+        let others = [(x_scale * w) * reciprocal, (w * reciprocal) * x_scale, w * (x_scale * reciprocal)];
+        others.iter().all(|other| *other == multiplier)
+    };
+    // Neighbours of a positive f32 are its neighbours as a bit pattern.
+    let bits = w_scale.to_bits();
+    let nearby = (0..=PORTABLE_REACH).flat_map(|step| [bits.saturating_add(step), bits.saturating_sub(step)]);
+    nearby.map(f32::from_bits).find(portable).unwrap_or(w_scale)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +197,14 @@ mod tests {
             let requantize = Requantize::new(x, w, QuantParams { scale: y, zero_point: 0 }).expect("usable scales");
             let product = (f64::from(x) * f64::from(w)) as f32;
             prop_assert_eq!(requantize.multiplier(), (f64::from(product) / f64::from(y)) as f32);
+        }
+
+        #[test]
+        fn portable_scales_are_near_and_give_one_multiplier(x in 1e-4f32..1e2, w in 1e-6f32..1.0, y in 1e-4f32..1e2) {
+            let portable = portable_weight_scale(x, w, y);
+            prop_assert!((portable / w - 1.0).abs() < 2.5e-4);
+            // Where none is near the scale stays; anything else must keep the promise.
+            prop_assert!(portable == w || (x * portable) / y == (x * portable) * (1.0 / y));
         }
 
         #[test]

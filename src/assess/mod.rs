@@ -1,1 +1,144 @@
-//! Evidence → Report: calibration and abstention.
+//! Evidence → Report: calibration and abstention. Not the evidence itself ([`crate::classifier`]) and not the report's
+//! shape ([`crate::report`]).
+
+mod clock;
+
+use crate::bundle::{Bundle, Calibration, Manifest, Thresholds, sha256_hex};
+use crate::classifier::Evidence;
+use crate::radiograph::Origin;
+use crate::report::{
+    Decision, EvidenceMap, Finding, Label, ModelIdentity, NOTICE, Reason, ReasonCode, Report, SCHEMA, Timing,
+};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What reports carry, as configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether reports carry the evidence map (some kilobytes each).
+    pub evidence_map: bool,
+}
+
+/// Makes reports: knows the box, the model and how the model is calibrated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assessor {
+    device: String,
+    model: ModelIdentity,
+    /// The version of the preprocessing that the model was trained with, and that this program has.
+    preprocessing: String,
+    calibration: Calibration,
+    thresholds: Thresholds,
+    config: Config,
+}
+
+impl Assessor {
+    /// For the box called `device` and the model of `bundle`.
+    pub fn new(bundle: &Bundle, device: &str, config: Config) -> Self {
+        Self::of(bundle.manifest(), bundle.sha256(), device, config)
+    }
+
+    fn of(manifest: &Manifest, sha256: &str, device: &str, config: Config) -> Self {
+        let model =
+            ModelIdentity { name: manifest.name.clone(), version: manifest.version.clone(), sha256: sha256.to_owned() };
+        Self {
+            device: device.to_owned(),
+            model,
+            preprocessing: manifest.input.preprocessing.clone(),
+            calibration: manifest.calibration.clone(),
+            thresholds: manifest.thresholds.clone(),
+            config,
+        }
+    }
+
+    /// Which model the reports are of.
+    pub fn model(&self) -> &ModelIdentity {
+        &self.model
+    }
+
+    /// The report on one radiograph. `sequence` is 0 for a report that never enters the outbox; `backend` is the
+    /// classifier's name.
+    pub fn assess(
+        &self,
+        evidence: &Evidence,
+        origin: &Origin,
+        received_at: SystemTime,
+        timing_ms: Timing,
+        sequence: u64,
+        backend: &str,
+    ) -> Report {
+        let findings = findings(&evidence.logits, self.calibration.temperature);
+        Report {
+            schema: SCHEMA.into(),
+            report_id: self.report_id(origin),
+            device: self.device.clone(),
+            sequence,
+            received_at: rfc3339(received_at),
+            clock: clock::state(),
+            origin: origin.clone(),
+            model: self.model.clone(),
+            backend: backend.to_owned(),
+            findings,
+            decision: decide(&findings, &self.thresholds),
+            evidence_map: self.config.evidence_map.then(|| evidence_map(evidence)),
+            timing_ms,
+            notice: NOTICE.into(),
+        }
+    }
+
+    /// The id of the report on the image of `origin`: the first 32 hexadecimal digits of the SHA-256 of content hash, bundle
+    /// hash and preprocessing version, a line each. The same image judged again by the same model has the same id.
+    pub fn report_id(&self, origin: &Origin) -> String {
+        let parts = [&origin.content_sha256, &self.model.sha256, &self.preprocessing];
+        let lines: String = parts.iter().flat_map(|part| [part.as_str(), "\n"]).collect();
+        let mut id = sha256_hex(lines.as_bytes());
+        id.truncate(32);
+        id
+    }
+}
+
+/// Temperature scaling (Guo et al. 2017): softmax(logits / temperature), in the order of [`Label::ALL`]. The
+/// probabilities are each in 0..=1 and sum to 1 (to the rounding of f32).
+pub fn findings(logits: &[f32; 4], temperature: f32) -> [Finding; 4] {
+    // In f64, and with the greatest taken off, so that nothing overflows however small the temperature.
+    let scaled = logits.map(|logit| f64::from(logit) / f64::from(temperature));
+    let greatest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights = scaled.map(|logit| (logit - greatest).exp());
+    let sum: f64 = weights.iter().sum();
+    std::array::from_fn(|i| Finding { label: Label::ALL[i], probability: (weights[i] / sum) as f32 })
+}
+
+/// Reports the most probable label (the first of equals), or abstains where it is not probable enough.
+fn decide(findings: &[Finding; 4], thresholds: &Thresholds) -> Decision {
+    let [first, rest @ ..] = findings;
+    let best =
+        rest.iter().fold(first, |best, finding| if finding.probability > best.probability { finding } else { best });
+    let (value, limit) = (best.probability, thresholds.min_probability);
+    if value >= limit {
+        return Decision::Reported { label: best.label };
+    }
+    let message = format!(
+        "The most probable label, {}, has a probability of {:.0} %; {:.0} % is the least that is reported.",
+        best.label.title(),
+        value * 100.0,
+        limit * 100.0
+    );
+    Decision::Abstained { reasons: vec![Reason { code: ReasonCode::LowConfidence, message, value, limit }] }
+}
+
+fn evidence_map(evidence: &Evidence) -> EvidenceMap {
+    let [_, rows, columns, _] = evidence.map.shape();
+    EvidenceMap { rows, columns, logits: evidence.map.data().to_vec() }
+}
+
+/// RFC 3339, UTC, milliseconds. A time before 1970 or beyond what can be written stands as 1970.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
+    let time = DateTime::<Utc>::from_timestamp(seconds, since.subsec_nanos()).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests;

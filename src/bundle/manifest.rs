@@ -13,6 +13,9 @@ pub const SCHEMA: &str = "roentgen.bundle/1";
 /// The largest row, column or channel count that a manifest may name.
 const MAX_EXTENT: usize = 4096;
 
+/// The largest scale of an output: any real number it stands for is then finite.
+const MAX_SCALE: f32 = 1e30;
+
 /// `bundle.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -157,8 +160,8 @@ impl Manifest {
             if [output.rows, output.columns, output.channels].iter().any(|extent| !extents.contains(extent)) {
                 return Err(format!("outputs.{name} has an extent beyond 1 to {MAX_EXTENT}"));
             }
-            if !output.scale.is_finite() || output.scale <= 0.0 {
-                return Err(format!("outputs.{name}.scale is {}; it must be above 0", output.scale));
+            if !(output.scale > 0.0 && output.scale <= MAX_SCALE) {
+                return Err(format!("outputs.{name}.scale is {}; it must be above 0 and sane", output.scale));
             }
         }
         if self.outputs.evidence.channels != labels.len() {

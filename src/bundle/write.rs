@@ -19,7 +19,7 @@ pub struct BundleWriter {
 }
 
 impl BundleWriter {
-    /// A bundle of `network`, described by `manifest`, whose input and outputs are set from the network and whose list of
+    /// A bundle of `network`, with portable scales ([`Network::with_portable_scales`]), described by `manifest`, whose input and outputs are set from the network and whose list of
     /// files is made anew. The golden vectors are `images` (1 × rows × columns × 1; at least one) with what the
     /// reference forward pass gives for them: seconds an image for VGG16.
     pub fn new(manifest: Manifest, network: &Network, images: &[Tensor<u8>]) -> Result<Self, NetworkError> {
@@ -34,7 +34,8 @@ impl BundleWriter {
         };
         let mut files = BTreeMap::new();
         network.check()?;
-        files.insert(MODEL_FILE.to_owned(), onnx::write(network));
+        let network = network.clone().with_portable_scales();
+        files.insert(MODEL_FILE.to_owned(), onnx::write(&network));
         for (index, image) in images.iter().enumerate() {
             let (evidence, features) = network.forward(image)?;
             let name = format!("{index:02}");

@@ -2,7 +2,7 @@
 //! Not fast: the witness that every backend is held against. Not its file format: that is [`crate::network::onnx`].
 
 use crate::kernels::reference;
-use crate::quant::{QuantParams, Requantize};
+use crate::quant::{QuantParams, Requantize, portable_weight_scale};
 use crate::tensor::Tensor;
 use std::collections::BTreeSet;
 
@@ -189,6 +189,22 @@ impl Network {
             Layer::MaxPool2 => None,
         });
         trunk.chain(std::iter::once(&self.head))
+    }
+
+    /// The same network with weight scales moved by some 10⁻⁷ to where every runtime computes the same multipliers; see
+    /// [`portable_weight_scale`]. Bundles are written so.
+    #[must_use]
+    pub fn with_portable_scales(mut self) -> Self {
+        let trunk = self.trunk.iter_mut().filter_map(|layer| match layer {
+            Layer::Conv(conv) => Some(conv),
+            Layer::MaxPool2 => None,
+        });
+        for conv in trunk.chain(std::iter::once(&mut self.head)) {
+            for w_scale in &mut conv.weight_scales {
+                *w_scale = portable_weight_scale(conv.input.scale, *w_scale, conv.output.scale);
+            }
+        }
+        self
     }
 
     /// Rows and columns of the feature map and of the evidence map.

@@ -134,8 +134,7 @@ impl Outbox {
     pub fn enqueue(&mut self, report: &Report) -> Result<Enqueued, OutboxError> {
         let path = &self.path;
         let failed = |error| OutboxError::Database { path: path.clone(), what: "cannot store a report", error };
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let known = transaction
             .query_row(
                 "SELECT sequence, sent_at IS NOT NULL FROM reports WHERE report_id = ?1",
@@ -155,8 +154,11 @@ impl Outbox {
             .map_err(failed)?;
         let sequence = last.unwrap_or(0) + 1;
         let stored = Report { sequence, ..report.clone() };
-        let json = serde_json::to_string(&stored)
-            .map_err(|error| OutboxError::Json { path: path.clone(), sequence, error })?;
+        let json = serde_json::to_string(&stored).map_err(|error| OutboxError::Json {
+            path: path.clone(),
+            sequence,
+            error,
+        })?;
         transaction
             .execute(
                 "INSERT INTO reports (sequence, report_id, received_at, json) VALUES (?1, ?2, ?3, ?4)",
@@ -179,8 +181,11 @@ impl Outbox {
             .optional()
             .map_err(|error| self.failed("cannot read the next report", error))?;
         let Some((sequence, json)) = row else { return Ok(None) };
-        let report = serde_json::from_str(&json)
-            .map_err(|error| OutboxError::Json { path: self.path.clone(), sequence, error })?;
+        let report = serde_json::from_str(&json).map_err(|error| OutboxError::Json {
+            path: self.path.clone(),
+            sequence,
+            error,
+        })?;
         Ok(Some(report))
     }
 

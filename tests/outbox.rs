@@ -75,7 +75,8 @@ fn a_file_of_a_newer_version_is_refused_with_the_remedy() {
 fn a_file_that_is_no_database_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.sqlite3");
-    std::fs::write(&path, "this is a text and not a database, and it is long enough to be looked at ".repeat(20)).unwrap();
+    std::fs::write(&path, "this is a text and not a database, and it is long enough to be looked at ".repeat(20))
+        .unwrap();
     let error = Outbox::open(&path).expect_err("a text file").to_string();
     assert!(error.contains("outbox.sqlite3"), "{error}");
 }

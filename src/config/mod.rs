@@ -233,7 +233,8 @@ mod tests {
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
         assert!(found.len() > 15, "{found:?}");
         for key in found {
-            let stands = DEFAULT_TOML.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
+            let stands =
+                DEFAULT_TOML.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
             assert!(stands, "{key} is missing");
         }
     }

@@ -58,7 +58,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
     checks.line("backends", Finding::Ok("onnx (tract); not in this build: native, tflite, edgetpu".into()), 1);
     let folder = &config.source.folder;
-    for (name, path) in [("incoming", folder.incoming.clone()), ("done", folder.done()), ("rejected", folder.rejected())] {
+    for (name, path) in
+        [("incoming", folder.incoming.clone()), ("done", folder.done()), ("rejected", folder.rejected())]
+    {
         checks.line(name, writable(&path), 1);
     }
     checks.line("moving", one_file_system(&[folder.incoming.clone(), folder.done(), folder.rejected()]), 1);

@@ -1,8 +1,8 @@
 //! `roentgend run`: the daemon. Puts the parts together, in the order in which their failure is cheapest to see.
 
+use crate::model;
 use crate::signals::Stop;
 use crate::systemd::{self, Watchdog};
-use crate::model;
 use anyhow::Context;
 use roentgen::assess::Assessor;
 use roentgen::config::Config;

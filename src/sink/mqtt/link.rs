@@ -149,7 +149,8 @@ impl Link {
             if let Err(error) = ended {
                 let error = describe(&error);
                 // The same trouble again is no news: a box without its broker must not fill its journal.
-                let level = if state.last_error.as_ref() == Some(&error) { log::Level::Debug } else { log::Level::Warn };
+                let level =
+                    if state.last_error.as_ref() == Some(&error) { log::Level::Debug } else { log::Level::Warn };
                 log::log!(level, "broker {host}:{port}: {error}; trying again");
                 state.last_error = Some(error);
             }

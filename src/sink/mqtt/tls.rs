@@ -2,8 +2,8 @@
 //! `ca_file`. No client certificates, and no way to switch verification off.
 
 use super::{Config, MqttError};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use std::path::PathBuf;
 use std::sync::Arc;
 

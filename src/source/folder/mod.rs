@@ -42,8 +42,10 @@ impl Config {
     /// What is wrong with the values, in words, if anything is.
     pub fn validate(&self) -> Result<(), String> {
         if self.incoming.file_name().is_none() || self.incoming.parent().is_none() {
-            return Err("source.folder.incoming must be a folder inside another one, such as /var/lib/roentgen/incoming"
-                .to_owned());
+            return Err(
+                "source.folder.incoming must be a folder inside another one, such as /var/lib/roentgen/incoming"
+                    .to_owned(),
+            );
         }
         if !(100..=600_000).contains(&self.settle_ms) {
             return Err("source.folder.settle_ms: write a number of milliseconds from 100 to 600000".into());

@@ -92,8 +92,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// `name` in `folder`, or `stem.1.ext`, `stem.2.ext`, … where that is taken; short enough for every suffix.
 fn free_name(folder: &Path, name: &OsStr, with_reason: bool) -> PathBuf {
     let taken = |path: &Path| {
-        path.symlink_metadata().is_ok()
-            || with_reason && with_suffix(path, REASON_SUFFIX).symlink_metadata().is_ok()
+        path.symlink_metadata().is_ok() || with_reason && with_suffix(path, REASON_SUFFIX).symlink_metadata().is_ok()
     };
     let mut number = 0u64;
     loop {

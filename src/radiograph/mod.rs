@@ -2,6 +2,7 @@
 //! Not its judgement. Nothing in here can hold a patient's name or ID.
 
 pub mod codec;
+pub mod dicom;
 mod file;
 pub mod phantom;
 mod raster;
@@ -170,6 +171,7 @@ impl Limits {
 /// What the first bytes of a file say that it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
+    Dicom(dicom::Start),
     Png,
     Jpeg,
 }
@@ -177,7 +179,10 @@ enum Format {
 impl Format {
     /// Decides by magic bytes only; names and extensions lie.
     fn sniff(bytes: &[u8]) -> Option<Self> {
-        if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        // First: a DICOM file's preamble may hold anything, another format's magic bytes included.
+        if let Some(start) = dicom::Start::sniff(bytes) {
+            Some(Self::Dicom(start))
+        } else if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
             Some(Self::Png)
         } else if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
             Some(Self::Jpeg)
@@ -190,11 +195,13 @@ impl Format {
 /// Opens a radiograph from the bytes of a file, deciding by magic bytes what it is.
 ///
 /// `key` makes the pseudonyms of DICOM UIDs. Never panics; no allocation exceeds what `limits` allow.
-pub fn open_bytes(bytes: &[u8], limits: &Limits, _key: &Key) -> Result<Radiograph, Refusal> {
+pub fn open_bytes(bytes: &[u8], limits: &Limits, key: &Key) -> Result<Radiograph, Refusal> {
     if bytes.len() as u64 > limits.max_file_bytes {
         return Err(Refusal::limit("max_file_bytes", "bytes"));
     }
+    let content_sha256 = hex(&Sha256::digest(bytes));
     let raster = match Format::sniff(bytes) {
+        Some(Format::Dicom(start)) => return dicom::open(bytes, start, content_sha256, limits, key),
         Some(Format::Png) => raster::open_png(bytes, limits)?,
         Some(Format::Jpeg) => raster::open_jpeg(bytes, limits)?,
         None => {
@@ -206,7 +213,7 @@ pub fn open_bytes(bytes: &[u8], limits: &Limits, _key: &Key) -> Result<Radiograp
     };
     let origin = Origin {
         kind: OriginKind::Raster,
-        content_sha256: hex(&Sha256::digest(bytes)),
+        content_sha256,
         study: None,
         series: None,
         instance: None,

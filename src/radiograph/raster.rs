@@ -4,7 +4,7 @@
 //! The decoders are those of the `image` crate (`png` and `zune-jpeg`, both pure Rust); width, height and the bytes of
 //! the decoded image are checked from the header, before anything is allocated for them.
 
-use super::codec::jpeg;
+use super::codec::{CodecError, Extent, jpeg};
 use super::{Limits, Pixels, Radiograph, Refusal, RefusalCode, guard};
 use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, metadata::Orientation};
 use std::io::Cursor;
@@ -29,7 +29,7 @@ pub(super) fn open_png(bytes: &[u8], limits: &Limits) -> Result<Raster, Refusal>
     open_with_image_crate(bytes, ImageFormat::Png, limits)
 }
 
-/// Decodes a JPEG: baseline and progressive with 8 bits.
+/// Decodes a JPEG: baseline and progressive with 8 bits, extended grey ones with 12, lossless grey ones with up to 16.
 pub(super) fn open_jpeg(bytes: &[u8], limits: &Limits) -> Result<Raster, Refusal> {
     let damaged = |_| damaged("JPEG");
     let header = jpeg::Header::read(bytes).map_err(damaged)?;
@@ -38,10 +38,29 @@ pub(super) fn open_jpeg(bytes: &[u8], limits: &Limits) -> Result<Raster, Refusal
     if header.decodable_by_image_crate() {
         return open_with_image_crate(bytes, ImageFormat::Jpeg, limits);
     }
-    Err(Refusal::new(
-        RefusalCode::Unsupported,
-        "This JPEG is of a kind that the box cannot read. Export it as PNG or as baseline JPEG.",
-    ))
+    if header.components != 1 {
+        return Err(Refusal::new(
+            RefusalCode::Unsupported,
+            "This JPEG is of a colour kind that the box cannot read. Export it as PNG or as baseline JPEG.",
+        ));
+    }
+    limits.check_image(header.columns.into(), header.rows.into(), 2)?;
+    let extent = Extent { rows: header.rows, columns: header.columns, components: 1 };
+    let samples = jpeg::decode_grey(bytes, extent).map_err(|error| match error {
+        CodecError::Damaged(_) => damaged(error),
+        CodecError::Unsupported(_) => Refusal::new(
+            RefusalCode::Unsupported,
+            "This JPEG is of a kind that the box cannot read. Export it as PNG or as baseline JPEG.",
+        ),
+    })?;
+    let maximum = (1u32 << header.precision) - 1;
+    let spread = |sample: u16| (u32::from(sample).min(maximum) * 65535 / maximum) as u16;
+    Ok(Raster {
+        width: header.columns.into(),
+        height: header.rows.into(),
+        pixels: Pixels::Grey16(samples.into_iter().map(spread).collect()),
+        applied: vec![format!("JPEG {}, {} bits grey", header.process(), header.precision)],
+    })
 }
 
 /// Decodes with the `image` crate, limits first.

@@ -1,7 +1,7 @@
-//! The segments of a JPEG codestream (ITU-T T.81): what kind it is and how large its picture claims to be, without
-//! decoding anything.
+//! The segments of a JPEG codestream (ITU-T T.81): what kind it is and how large its picture claims to be; and the choice
+//! of a decoder for grey ones. Not the decoders.
 
-use super::CodecError;
+use super::{CodecError, Extent, jpeg_dct, jpeg_lossless};
 
 /// What a codestream's frame header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,14 @@ impl Header {
         }
     }
 
+    /// Checks the frame's size against the one that somebody else claimed.
+    pub fn require_extent(&self, extent: Extent) -> Result<(), CodecError> {
+        match *self {
+            Self { rows, columns, components, .. } if (Extent { rows, columns, components }) == extent => Ok(()),
+            _ => Err(CodecError::Damaged("the codestream has another size than the tags say")),
+        }
+    }
+
     /// The process in the words of T.81.
     pub fn process(&self) -> &'static str {
         match self.sof {
@@ -78,6 +86,15 @@ impl Header {
     /// Whether the `image` crate's decoder takes it: Huffman-coded DCT processes with 8 bits.
     pub fn decodable_by_image_crate(&self) -> bool {
         matches!(self.sof, 0xc0..=0xc2) && self.precision == 8
+    }
+}
+
+/// Decodes a grey picture of a sequential DCT or the lossless process, with the codestream's precision.
+pub fn decode_grey(stream: &[u8], extent: Extent) -> Result<Vec<u16>, CodecError> {
+    match Header::read(stream)?.sof {
+        0xc0 | 0xc1 => jpeg_dct::decode(stream, extent),
+        0xc3 => jpeg_lossless::decode(stream, extent),
+        _ => Err(CodecError::Unsupported("JPEG progressive, hierarchical or arithmetic")),
     }
 }
 

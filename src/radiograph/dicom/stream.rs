@@ -1,0 +1,286 @@
+//! The element stream of a DICOM file before any parser sees it: where the data set begins, in which transfer syntax, and
+//! whether its elements and nesting stay within the limits. Not the values (dicom-rs reads those).
+//!
+//! A parser that recurses into sequences and allocates what lengths claim must not meet a stranger's file unchecked:
+//! this walk does neither.
+
+use super::super::{Limits, Refusal};
+use super::{damaged, unsupported};
+use dicom_core::dictionary::DataDictionary;
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::StandardDataDictionary;
+use std::borrow::Cow;
+use std::io::Read;
+
+/// How the pixel data of a transfer syntax are coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Coding {
+    Native,
+    Rle,
+    Jpeg,
+    JpegLs,
+    Jpeg2000,
+}
+
+/// A transfer syntax that is supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Syntax {
+    pub(super) uid: &'static str,
+    /// The standard's name for it, shortened.
+    pub(super) name: &'static str,
+    pub(super) coding: Coding,
+    explicit: bool,
+    pub(super) big_endian: bool,
+}
+
+/// A little-endian syntax with explicit VRs, as all encapsulated ones are.
+const fn explicit(uid: &'static str, name: &'static str, coding: Coding) -> Syntax {
+    Syntax { uid, name, coding, explicit: true, big_endian: false }
+}
+
+const IMPLICIT: Syntax =
+    Syntax { explicit: false, ..explicit("1.2.840.10008.1.2", "Implicit VR Little Endian", Coding::Native) };
+const EXPLICIT: Syntax = explicit("1.2.840.10008.1.2.1", "Explicit VR Little Endian", Coding::Native);
+const DEFLATED: Syntax = explicit("1.2.840.10008.1.2.1.99", "Deflated Explicit VR Little Endian", Coding::Native);
+
+/// Every transfer syntax that is read.
+const SYNTAXES: [Syntax; 13] = [
+    IMPLICIT,
+    EXPLICIT,
+    DEFLATED,
+    Syntax { big_endian: true, ..explicit("1.2.840.10008.1.2.2", "Explicit VR Big Endian", Coding::Native) },
+    explicit("1.2.840.10008.1.2.5", "RLE Lossless", Coding::Rle),
+    explicit("1.2.840.10008.1.2.4.50", "JPEG Baseline (Process 1)", Coding::Jpeg),
+    explicit("1.2.840.10008.1.2.4.51", "JPEG Extended (Process 2 and 4)", Coding::Jpeg),
+    explicit("1.2.840.10008.1.2.4.57", "JPEG Lossless (Process 14)", Coding::Jpeg),
+    explicit("1.2.840.10008.1.2.4.70", "JPEG Lossless (Process 14, Selection Value 1)", Coding::Jpeg),
+    explicit("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless", Coding::JpegLs),
+    explicit("1.2.840.10008.1.2.4.81", "JPEG-LS Near-Lossless", Coding::JpegLs),
+    explicit("1.2.840.10008.1.2.4.90", "JPEG 2000 Lossless", Coding::Jpeg2000),
+    explicit("1.2.840.10008.1.2.4.91", "JPEG 2000", Coding::Jpeg2000),
+];
+
+/// Where a DICOM file's first element stands and whether that is one of the file meta information.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Start {
+    /// File meta information begins at this offset.
+    Meta(usize),
+    /// A bare data set with explicit VRs, from the first byte.
+    Explicit,
+    /// A bare data set with implicit VRs, from the first byte.
+    Implicit,
+}
+
+impl Start {
+    /// Recognises DICOM: the preamble and its `DICM`; the same without the 128 bytes; or a bare data set.
+    pub(in super::super) fn sniff(bytes: &[u8]) -> Option<Self> {
+        if bytes.get(128..132) == Some(b"DICM") {
+            return Some(Self::Meta(132));
+        }
+        if bytes.starts_with(b"DICM") {
+            return Some(Self::Meta(4));
+        }
+        match *bytes.first_chunk::<8>()? {
+            [2, 0, 0, 0, b'U', b'L', 4, 0] => Some(Self::Meta(0)),
+            // Group 0008 in its first elements: length to end, character set, image type, SOP class.
+            [8, 0, 0 | 1 | 5 | 8 | 0x16, 0, a, b, _, _] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => {
+                Some(Self::Explicit)
+            }
+            [8, 0, 0 | 1 | 5 | 8 | 0x16, 0, length, 0, 0, 0] if length % 2 == 0 => Some(Self::Implicit),
+            _ => None,
+        }
+    }
+}
+
+/// A data set whose structure was found sound and within the limits.
+pub(super) struct DataSet<'a> {
+    pub(super) syntax: Syntax,
+    /// Its bytes, inflated where they were deflated.
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> DataSet<'a> {
+    /// Finds the data set, inflates it where needed, and walks over all its elements.
+    pub(super) fn find(bytes: &'a [u8], start: Start, limits: &Limits) -> Result<Self, Refusal> {
+        let (syntax, offset) = match start {
+            Start::Explicit => (EXPLICIT, 0),
+            Start::Implicit => (IMPLICIT, 0),
+            Start::Meta(offset) => read_meta(bytes, offset)?,
+        };
+        let rest = &bytes[offset..];
+        let bytes = if syntax == DEFLATED { Cow::Owned(inflate(rest, limits)?) } else { Cow::Borrowed(rest) };
+        Walk { bytes: &bytes, position: 0, big_endian: syntax.big_endian }.check(syntax.explicit, limits)?;
+        Ok(Self { syntax, bytes })
+    }
+}
+
+/// Reads the file meta information: the transfer syntax and where the data set begins.
+fn read_meta(bytes: &[u8], offset: usize) -> Result<(Syntax, usize), Refusal> {
+    let mut walk = Walk { bytes, position: offset, big_endian: false };
+    let mut uid = None;
+    while bytes.get(walk.position..walk.position + 2) == Some(&[2, 0]) {
+        let header = walk.header(true)?;
+        let length = header.length.ok_or_else(damaged)?;
+        let value = walk.value(length)?;
+        if header.tag == Tag(0x0002, 0x0010) {
+            uid = std::str::from_utf8(value).ok().map(|uid| uid.trim_end_matches(['\0', ' ']));
+        }
+    }
+    let uid = uid.ok_or_else(damaged)?;
+    let syntax = SYNTAXES.iter().find(|syntax| syntax.uid == uid).ok_or_else(|| {
+        unsupported("This DICOM file is compressed in a way that the box cannot read. Send it uncompressed.")
+    })?;
+    Ok((*syntax, walk.position))
+}
+
+/// Inflates a deflated data set, at most to the limit.
+fn inflate(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, Refusal> {
+    let mut inflated = Vec::new();
+    let bound = limits.max_decoded_bytes.saturating_add(1);
+    flate2::read::DeflateDecoder::new(bytes).take(bound).read_to_end(&mut inflated).map_err(|_| damaged())?;
+    if inflated.len() as u64 > limits.max_decoded_bytes {
+        return Err(Refusal::limit("max_decoded_bytes", "memory"));
+    }
+    Ok(inflated)
+}
+
+/// An element's header.
+struct Header {
+    tag: Tag,
+    /// `None` where items and delimiters have none.
+    vr: Option<VR>,
+    /// `None` for the undefined length.
+    length: Option<u32>,
+}
+
+/// What the walk is inside of.
+struct Level {
+    /// Where it ends, where its length is defined.
+    end: Option<usize>,
+    /// A sequence holds items, an item holds elements.
+    sequence: bool,
+    /// Whether elements in it have explicit VRs: those in sequences of VR UN have not (PS3.5 6.2.2 note 2).
+    explicit: bool,
+}
+
+struct Walk<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    big_endian: bool,
+}
+
+const ITEM: Tag = Tag(0xfffe, 0xe000);
+const ITEM_END: Tag = Tag(0xfffe, 0xe00d);
+const SEQUENCE_END: Tag = Tag(0xfffe, 0xe0dd);
+
+impl<'a> Walk<'a> {
+    /// Walks to the end of the bytes; refuses what is too much, too deep or broken.
+    fn check(mut self, explicit: bool, limits: &Limits) -> Result<(), Refusal> {
+        let mut levels: Vec<Level> = Vec::new();
+        let mut elements = 0u64;
+        loop {
+            while levels.last().is_some_and(|level| level.end.is_some_and(|end| self.position >= end)) {
+                levels.pop();
+            }
+            if self.position >= self.bytes.len() {
+                // Sequences of undefined length must have been closed.
+                return if levels.is_empty() { Ok(()) } else { Err(damaged()) };
+            }
+            elements += 1;
+            if elements > limits.max_elements {
+                return Err(Refusal::limit("max_elements", "DICOM elements"));
+            }
+            let (in_sequence, explicit) =
+                levels.last().map_or((false, explicit), |level| (level.sequence, level.explicit));
+            let header = self.header(explicit)?;
+            let end = |length: u32| self.position + length as usize;
+            match (header.tag, in_sequence, header.length) {
+                (ITEM, true, length) => {
+                    levels.push(Level { end: length.map(end), sequence: false, explicit });
+                }
+                (ITEM_END, false, _) | (SEQUENCE_END, true, _) if !levels.is_empty() => {
+                    levels.pop();
+                }
+                (ITEM | ITEM_END | SEQUENCE_END, _, _) | (_, true, _) => return Err(damaged()),
+                (_, false, length) => match (header.vr, length) {
+                    // Encapsulated pixel data: items that are bytes, not elements.
+                    (Some(VR::OB | VR::OW), None) => elements += self.fragments(limits.max_elements - elements)?,
+                    (Some(VR::SQ), length) | (_, length @ None) => {
+                        let explicit = explicit && header.vr == Some(VR::SQ);
+                        levels.push(Level { end: length.map(end), sequence: true, explicit });
+                        let depth = levels.iter().filter(|level| level.sequence).count();
+                        if depth as u64 > u64::from(limits.max_nesting) {
+                            return Err(Refusal::limit("max_nesting", "nested DICOM sequences"));
+                        }
+                    }
+                    (_, Some(length)) => {
+                        self.value(length)?;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Goes over the fragments of encapsulated pixel data; how many there were.
+    fn fragments(&mut self, most: u64) -> Result<u64, Refusal> {
+        for count in 0..=most {
+            let header = self.header(true)?;
+            match (header.tag, header.length) {
+                (ITEM, Some(length)) => self.value(length)?,
+                (SEQUENCE_END, _) => return Ok(count),
+                _ => return Err(damaged()),
+            };
+        }
+        Err(Refusal::limit("max_elements", "DICOM elements"))
+    }
+
+    /// Reads one header and stands behind it.
+    fn header(&mut self, explicit: bool) -> Result<Header, Refusal> {
+        let tag = Tag(self.u16()?, self.u16()?);
+        if tag.group() == 0xfffe {
+            let length = self.u32()?;
+            return Ok(Header { tag, vr: None, length: (length != u32::MAX).then_some(length) });
+        }
+        let (vr, length) = if explicit {
+            let letters = [self.value(1)?[0], self.value(1)?[0]];
+            let vr = VR::from_binary(letters).ok_or_else(damaged)?;
+            let length = match vr {
+                VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW => self.long_length()?,
+                VR::SQ | VR::SV | VR::UC | VR::UN | VR::UR | VR::UT | VR::UV => self.long_length()?,
+                _ => u32::from(self.u16()?),
+            };
+            (vr, length)
+        } else {
+            // Only the dictionary knows which elements are sequences.
+            let entry = StandardDataDictionary.by_tag(tag);
+            let vr = entry.and_then(|entry| entry.vr.exact()).unwrap_or(VR::UN);
+            (vr, self.u32()?)
+        };
+        Ok(Header { tag, vr: Some(vr), length: (length != u32::MAX).then_some(length) })
+    }
+
+    fn long_length(&mut self) -> Result<u32, Refusal> {
+        self.value(2)?;
+        self.u32()
+    }
+
+    /// Goes over `length` bytes, which must be there.
+    fn value(&mut self, length: u32) -> Result<&'a [u8], Refusal> {
+        let end = self.position.checked_add(length as usize).ok_or_else(damaged)?;
+        let value = self.bytes.get(self.position..end).ok_or_else(damaged)?;
+        self.position = end;
+        Ok(value)
+    }
+
+    fn u16(&mut self) -> Result<u16, Refusal> {
+        let bytes = self.value(2)?;
+        let word = [bytes[0], bytes[1]];
+        Ok(if self.big_endian { u16::from_be_bytes(word) } else { u16::from_le_bytes(word) })
+    }
+
+    fn u32(&mut self) -> Result<u32, Refusal> {
+        let bytes = self.value(4)?;
+        let word = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        Ok(if self.big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) })
+    }
+}

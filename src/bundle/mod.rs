@@ -185,9 +185,14 @@ impl Bundle {
 
     /// The network, checked to be the one that the manifest describes.
     pub fn network(&self) -> Result<Network, BundleError> {
+        self.parse_model(&self.model_onnx()?)
+    }
+
+    /// The same from the bytes of `model.onnx`, for who has them already.
+    pub fn parse_model(&self, bytes: &[u8]) -> Result<Network, BundleError> {
         let path = || self.dir.join(MODEL_FILE);
-        let network = onnx::read(&self.model_onnx()?)
-            .map_err(|error| BundleError::Network { path: path(), reason: error.to_string() })?;
+        let network =
+            onnx::read(bytes).map_err(|error| BundleError::Network { path: path(), reason: error.to_string() })?;
         self.manifest.check_network(&network).map_err(|reason| BundleError::Network { path: path(), reason })?;
         Ok(network)
     }

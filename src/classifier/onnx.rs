@@ -45,8 +45,8 @@ impl OnnxClassifier {
     pub fn load(bundle: &Bundle) -> Result<Self, LoadError> {
         let start = Instant::now();
         // Read by our own strict reader first: what it takes is a plain chain of known layers, bounded in every extent.
-        bundle.network()?;
         let bytes = bundle.model_onnx()?;
+        bundle.parse_model(&bytes)?;
         let manifest = bundle.manifest().clone();
         let plan = plan(&bytes, manifest.input.rows).map_err(backend_error)?;
         log::info!(

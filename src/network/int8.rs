@@ -12,6 +12,8 @@ pub const MAX_CHANNELS: usize = 4096;
 pub const MAX_LAYERS: usize = 64;
 /// Longest name a layer may have.
 const MAX_NAME: usize = 64;
+/// How many units in the last place a scale is moved, at most, so as to be unlike its neighbours.
+const MOST_NUDGES: u32 = 64;
 /// Most rows and columns an input may have.
 pub const MAX_INPUT_SIZE: usize = 1024;
 
@@ -200,8 +202,16 @@ impl Network {
             Layer::MaxPool2 => None,
         });
         for conv in trunk.chain(std::iter::once(&mut self.head)) {
-            for w_scale in &mut conv.weight_scales {
-                *w_scale = portable_weight_scale(conv.input.scale, *w_scale, conv.output.scale);
+            let portable = |w_scale: f32| portable_weight_scale(conv.input.scale, w_scale, conv.output.scale);
+            conv.weight_scales = conv.weight_scales.iter().map(|&w_scale| portable(w_scale)).collect();
+            if let [first, rest @ ..] = &mut conv.weight_scales[..]
+                && !rest.is_empty()
+                && rest.iter().all(|w_scale| w_scale == first)
+            {
+                // With one scale for all channels tract requantizes in fixed point, which rounds otherwise than f32.
+                let next = (1..MOST_NUDGES).map(|step| portable(f32::from_bits(first.to_bits().saturating_add(step))));
+                let another = next.into_iter().find(|w_scale| w_scale != first);
+                *first = another.unwrap_or(*first);
             }
         }
         self

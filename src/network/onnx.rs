@@ -10,6 +10,7 @@
 //! QLinearConv rather than QuantizeLinear/DequantizeLinear pairs: it says in integers what is to be computed, and tract
 //! 0.23 computes it right, which it does not for the pairs. Operator set 13, since `MaxPool` reads u8 from 12 on.
 
+mod limits;
 pub mod proto;
 mod read;
 mod write;

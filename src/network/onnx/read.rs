@@ -1,6 +1,7 @@
 //! ONNX → `Network`. Refuses, by the node's name, whatever is not a network that [`super::write`] could have written;
 //! never panics, whatever the bytes.
 
+use super::limits::{self, MAX_STRUCTURE};
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, attribute_type, data_type};
 use super::{EVIDENCE, FEATURES, INPUT, MIN_OPSET};
 use crate::network::int8::{Conv, Layer, MAX_CHANNELS, MAX_INPUT_SIZE, MAX_LAYERS, Network, NetworkError};
@@ -18,6 +19,12 @@ pub enum OnnxError {
     #[error("the file has {found} bytes; at most {MAX_BYTES} are read")]
     TooLarge {
         /// Its size in bytes.
+        found: usize,
+    },
+    /// The file has more names, nodes and attributes than any such network.
+    #[error("the file has {found} bytes besides raw tensor data; at most {MAX_STRUCTURE} are read")]
+    TooMuchStructure {
+        /// How many bytes.
         found: usize,
     },
     /// Not an ONNX file, or a damaged one.
@@ -44,6 +51,7 @@ pub fn read(bytes: &[u8]) -> Result<Network, OnnxError> {
     if bytes.len() > MAX_BYTES {
         return Err(OnnxError::TooLarge { found: bytes.len() });
     }
+    limits::check(bytes)?;
     let model = ModelProto::decode(bytes)?;
     let opset = model.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
     match opset.map(|set| set.version) {

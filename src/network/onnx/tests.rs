@@ -98,6 +98,29 @@ fn a_constant_of_the_wrong_length_or_in_another_file_is_refused() {
     assert!(refusal(|m| weights(m).dims = vec![0; 4]).contains("extents"));
 }
 
+#[test]
+fn a_file_that_would_decode_to_many_times_its_size_is_refused_undecoded() {
+    let mut bytes = write(&network());
+    // A million empty operator sets, two bytes each, at the end of the model.
+    bytes.extend([8 << 3 | 2, 0].repeat(1 << 20));
+    let said = read(&bytes).expect_err("must be refused").to_string();
+    assert!(said.contains("besides raw tensor data"), "{said}");
+}
+
+#[test]
+fn large_weights_do_not_count_as_structure() {
+    let mut network = network();
+    let Some(Layer::Conv(first)) = network.trunk.first().cloned() else { panic!("a convolution") };
+    let wide = |name: &str, channels| Layer::Conv(conv(name, channels, 3, first.output, first.output));
+    let (narrow, broad) = (first.out_channels, 512);
+    network
+        .trunk
+        .splice(1..1, [wide("in", (narrow, broad)), wide("mid", (broad, broad)), wide("out", (broad, narrow))]);
+    let bytes = write(&network);
+    assert_eq!(read(&bytes).expect("sound"), network);
+    assert!(bytes.len() > 2 << 20, "{} bytes", bytes.len());
+}
+
 proptest! {
     #[test]
     fn damaged_files_never_panic(flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),

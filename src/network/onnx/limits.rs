@@ -1,0 +1,42 @@
+//! How much memory decoding a file may take, found before it is decoded. Not its meaning: see [`super::read`].
+//!
+//! A message of two bytes can decode to a hundred in memory. Raw tensor data decodes to as many bytes as it has; so
+//! what is not raw tensor data must be small.
+
+use super::read::OnnxError;
+use prost::DecodeError;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+
+/// Most bytes of a file besides raw tensor data: an int8 VGG16 has about ten thousand.
+pub(super) const MAX_STRUCTURE: usize = 1 << 20;
+
+/// Field numbers on the way to raw tensor data: `ModelProto.graph`, `GraphProto.initializer`, `TensorProto.raw_data`.
+const RAW_DATA: [u32; 3] = [7, 5, 9];
+
+/// Refuses a file that has more than [`MAX_STRUCTURE`] bytes besides raw tensor data.
+pub(super) fn check(bytes: &[u8]) -> Result<(), OnnxError> {
+    let raw = sum_of_payloads(bytes, &RAW_DATA)?;
+    match bytes.len() - raw {
+        structure if structure > MAX_STRUCTURE => Err(OnnxError::TooMuchStructure { found: structure }),
+        _ => Ok(()),
+    }
+}
+
+/// The lengths of all payloads at the end of `path`, added up: at most the length of `bytes`, of which they are parts.
+fn sum_of_payloads(mut bytes: &[u8], path: &[u32]) -> Result<usize, DecodeError> {
+    let [wanted, deeper @ ..] = path else { return Ok(bytes.len()) };
+    let mut sum = 0;
+    while !bytes.is_empty() {
+        let (tag, wire_type) = decode_key(&mut bytes)?;
+        if tag != *wanted || wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, tag, &mut bytes, DecodeContext::default())?;
+            continue;
+        }
+        let length = usize::try_from(decode_varint(&mut bytes)?).unwrap_or(usize::MAX);
+        // A payload that runs past the end is the decoder's to refuse.
+        let (payload, rest) = bytes.split_at(length.min(bytes.len()));
+        sum += sum_of_payloads(payload, deeper)?;
+        bytes = rest;
+    }
+    Ok(sum)
+}

@@ -10,29 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use support::{Process, free_port, names, png, roentgend, tiny_bundle, wait_for};
+use support::{Process, free_port, mosquitto, names, png, roentgend, start_mosquitto, tiny_bundle, user, wait_for};
 
 const REPORT: &str = "roentgen/box-t/report";
 const STATUS: &str = "roentgen/box-t/status";
-
-/// mosquitto's program; `None` where it is missing, which CI does not forgive.
-fn mosquitto() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
-        .map(|folder| folder.join("mosquitto"))
-        .find(|program| program.is_file());
-    if found.is_none() {
-        let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| std::env::var_os(name).is_some());
-        assert!(!required, "mosquitto is missing: install the package mosquitto");
-        eprintln!("SKIPPED: mosquitto is missing; install the package mosquitto to run this test");
-    }
-    found
-}
 
 /// A folder with a bundle, a configuration, a drop folder and a broker's port.
 struct Place {
@@ -57,12 +41,11 @@ impl Place {
             place.port
         );
         fs::write(place.path("roentgend.toml"), config).unwrap();
-        let user = Command::new("id").arg("-un").output().unwrap().stdout;
         let broker = format!(
             "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nuser {}\n",
             place.port,
             place.path("broker").display(),
-            String::from_utf8(user).unwrap().trim()
+            user()
         );
         fs::write(place.path("mosquitto.conf"), broker).unwrap();
         Some(place)
@@ -73,11 +56,7 @@ impl Place {
     }
 
     fn broker(&self) -> Process {
-        let mut command = Command::new(&self.mosquitto);
-        command.arg("-c").arg(self.path("mosquitto.conf")).stdout(Stdio::null()).stderr(Stdio::null());
-        let broker = Process::spawn(&mut command);
-        wait_for("mosquitto to listen", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
-        broker
+        start_mosquitto(&self.mosquitto, &self.path("mosquitto.conf"), self.port)
     }
 
     fn daemon(&self) -> Process {

@@ -8,11 +8,11 @@ use roentgen::network::int8::{Conv, Layer, Network};
 use roentgen::preprocess::preprocess;
 use roentgen::quant::QuantParams;
 use roentgen::radiograph::phantom;
-use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 /// How long anything may take on a loaded machine; a test that passes does not wait for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -136,4 +136,34 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 /// A loopback port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port()
+}
+
+/// mosquitto's program; `None` where it is missing, which CI does not forgive.
+pub(crate) fn mosquitto() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .map(|folder| folder.join("mosquitto"))
+        .find(|program| program.is_file());
+    if found.is_none() {
+        let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| env::var_os(name).is_some());
+        assert!(!required, "mosquitto is missing: install the package mosquitto");
+        eprintln!("SKIPPED: mosquitto is missing; install the package mosquitto to run this test");
+    }
+    found
+}
+
+/// Starts mosquitto on a configuration that listens on `port`, and waits until it does.
+pub(crate) fn start_mosquitto(program: &Path, config: &Path, port: u16) -> Process {
+    let mut command = Command::new(program);
+    command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+    let broker = Process::spawn(&mut command);
+    wait_for("mosquitto to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    broker
+}
+
+/// The name of the user who runs the tests: mosquitto, started by root, would become another one.
+pub(crate) fn user() -> String {
+    let id = Command::new("id").arg("-un").output().expect("id");
+    String::from_utf8(id.stdout).expect("UTF-8").trim().to_owned()
 }

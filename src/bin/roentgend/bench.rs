@@ -65,12 +65,12 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
             "cold_start_ms": milliseconds(cold_start),
             "peak_rss_mb": (peak_rss_mb * 10.0).round() / 10.0,
         });
-        println!("{line}");
+        say!("{line}");
     } else {
-        println!("backend {name}, kernel tract, {threads} thread, {} runs", arguments.runs);
-        println!("inference    median {:.1} ms, least {:.1} ms", milliseconds(median), milliseconds(least));
-        println!("cold start   {:.1} ms to the first result", milliseconds(cold_start));
-        println!("peak memory  {peak_rss_mb:.1} MB");
+        say!("backend {name}, kernel tract, {threads} thread, {} runs", arguments.runs);
+        say!("inference    median {:.1} ms, least {:.1} ms", milliseconds(median), milliseconds(least));
+        say!("cold start   {:.1} ms to the first result", milliseconds(cold_start));
+        say!("peak memory  {peak_rss_mb:.1} MB");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -63,19 +63,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut source = Folder::open(&drop_folder, Limits::default(), key)?;
     let mut sink = MqttSink::start(&mqtt, DEVICE)?;
     let manifest = bundle.manifest();
-    println!("Roentgen demo: {} {}, {} thread", manifest.name, manifest.version, OnnxClassifier::THREADS);
-    println!("  broker     {}", mqtt.url);
-    println!("  subscribe  mosquitto_sub -h 127.0.0.1 -p {port} -t '{}/{DEVICE}/#' -v", mqtt.topic_prefix);
-    println!("  drop       cp RADIOGRAPH {}/", drop_folder.incoming.display());
+    say!("Roentgen demo: {} {}, {} thread", manifest.name, manifest.version, OnnxClassifier::THREADS);
+    say!("  broker     {}", mqtt.url);
+    say!("  subscribe  mosquitto_sub -h 127.0.0.1 -p {port} -t '{}/{DEVICE}/#' -v", mqtt.topic_prefix);
+    say!("  drop       cp RADIOGRAPH {}/", drop_folder.incoming.display());
     let mut watch = Watch::default();
     match &arguments.images {
         Some(path) => watch.drop_images(path, &drop_folder.incoming)?,
         None => watch.drop_phantoms(&drop_folder.incoming)?,
     }
     if !arguments.once {
-        println!("Ctrl-C ends it.");
+        say!("Ctrl-C ends it.");
     }
-    println!();
+    say!("");
     let assessor = Assessor::new(&bundle, DEVICE, assess::Config::default());
     let rejected = drop_folder.rejected();
     let ended = pipeline::run(&mut source, &mut classifier, &mut sink, outbox, &assessor, &mut || {
@@ -112,7 +112,7 @@ impl Watch {
             image.write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png).context("cannot encode a phantom")?;
             self.drop_file(&format!("phantom-{seed}.png"), &png, incoming)?;
         }
-        println!("  dropped    {PHANTOMS} synthetic phantoms, drawn by this program: their results mean nothing");
+        say!("  dropped    {PHANTOMS} synthetic phantoms, drawn by this program: their results mean nothing");
         Ok(())
     }
 
@@ -127,7 +127,7 @@ impl Watch {
             // Numbered, since files of several folders may have one name.
             self.drop_file(&format!("{:04}-{name}", number + 1), &bytes, incoming)?;
         }
-        println!("  dropped    {} from {}", found.len(), path.display());
+        say!("  dropped    {} from {}", found.len(), path.display());
         Ok(())
     }
 
@@ -149,19 +149,19 @@ impl Watch {
             self.dropped.iter().filter(|(_, dropped)| *dropped == hash).map(|(name, _)| name).collect();
         names.sort();
         let name = names.first().map_or("an image dropped meanwhile", |name| name.as_str());
-        println!("report {}: {name}  ({:.0} ms)", report.sequence, report.timing_ms.total);
+        say!("report {}: {name}  ({:.0} ms)", report.sequence, report.timing_ms.total);
         for finding in &report.findings {
             let bar = "█".repeat((finding.probability * 30.0).round() as usize);
-            println!("  {:<16} {:>6.1} %  {bar}", finding.label.title(), finding.probability * 100.0);
+            say!("  {:<16} {:>6.1} %  {bar}", finding.label.title(), finding.probability * 100.0);
         }
         match &report.decision {
-            Decision::Reported { label } => println!("  reported: {}", label.title()),
+            Decision::Reported { label } => say!("  reported: {}", label.title()),
             Decision::Abstained { reasons } => {
                 let reasons: Vec<_> = reasons.iter().map(|reason| reason.message.as_str()).collect();
-                println!("  abstained: {}", reasons.join("; "));
+                say!("  abstained: {}", reasons.join("; "));
             }
         }
-        println!("  {NOTICE}\n");
+        say!("  {NOTICE}\n");
         self.reported.insert(hash.clone());
     }
 
@@ -175,7 +175,7 @@ impl Watch {
             }
             let reason = fs::read(rejected.join(format!("{name}.reason.json"))).unwrap_or_default();
             let reason: serde_json::Value = serde_json::from_slice(&reason).unwrap_or_default();
-            println!("rejected: {name}: {}\n", reason["message"].as_str().unwrap_or("its reason lies beside it"));
+            say!("rejected: {name}: {}\n", reason["message"].as_str().unwrap_or("its reason lies beside it"));
             self.rejected.insert(name);
         }
     }

@@ -1,6 +1,6 @@
 //! `roentgend doctor`: one line a check, with what to do. Changes nothing: it makes no folder, key or database.
 
-use crate::model;
+use crate::{logging, model};
 use roentgen::bundle::SelfTest;
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
@@ -40,7 +40,7 @@ impl Checks {
                 ("FAIL", text)
             }
         };
-        println!("{verdict}  {what:<14} {}", text.replace('\n', "\n      "));
+        say!("{verdict}  {what:<14} {}", text.replace('\n', "\n      "));
     }
 }
 
@@ -80,7 +80,10 @@ fn bundle(config: &Config) -> Finding {
             let steps = format!("{vectors} golden vectors, largest difference {largest_difference}");
             Finding::Ok(format!("{} {} in {}; {steps}", manifest.name, manifest.version, config.bundle.display()))
         }
-        Err(error) => Finding::Fail(format!("{error:#}; set `bundle` to the directory of a whole bundle")),
+        Err(error) => {
+            let error = logging::chain(&error);
+            Finding::Fail(format!("{}; set `bundle` to the directory of a whole bundle", error.trim_end_matches('.')))
+        }
     }
 }
 

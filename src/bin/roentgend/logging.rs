@@ -1,6 +1,7 @@
 //! Where log lines go: to the journal, with their fields, when systemd started us; else to stderr for people.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use std::io::Write;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 /// Starts logging. The daemon tells what it does; the other commands only what is wrong, unless `verbose`.
@@ -26,7 +27,7 @@ pub(crate) fn failure(error: &anyhow::Error) {
 }
 
 /// The chain of causes as one line, leaving out causes that the line above already quotes.
-fn chain(error: &anyhow::Error) -> String {
+pub(crate) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
@@ -79,7 +80,8 @@ impl Log for Stderr {
             Level::Info => "",
             Level::Debug | Level::Trace => "debug: ",
         };
-        eprintln!("{level}{}", record.args());
+        // Not `eprintln!`: it panics where nobody reads any more.
+        let _ = writeln!(std::io::stderr(), "{level}{}", record.args());
     }
 
     fn flush(&self) {}

@@ -1,5 +1,13 @@
 //! `roentgend`: the daemon and its tools on the command line. One file per subcommand; here is only the way to them.
 
+/// `println!` for what a person or a pipe reads: one that reads no more is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 mod bench;
 mod classify;
 mod config;

@@ -36,7 +36,7 @@ pub struct Config {
     /// Bounds on what one file may ask of the box.
     pub limits: Limits,
     #[serde(deserialize_with = "no_web", skip_serializing)]
-    web: (),
+    web: NotBuilt,
 }
 
 impl Default for Config {
@@ -50,7 +50,7 @@ impl Default for Config {
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
             limits: Limits::default(),
-            web: (),
+            web: NotBuilt,
         }
     }
 }
@@ -62,10 +62,14 @@ pub struct SourceConfig {
     /// The drop folder.
     pub folder: folder::Config,
     #[serde(deserialize_with = "no_dicom", skip_serializing)]
-    dicom: (),
+    dicom: NotBuilt,
     #[serde(deserialize_with = "no_camera", skip_serializing)]
-    camera: (),
+    camera: NotBuilt,
 }
+
+/// The place of a section whose door is not in this build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct NotBuilt;
 
 /// What runs the model. All names are settled; not every build has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,19 +188,19 @@ impl Config {
 }
 
 /// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
-fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<(), D::Error> {
+fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D::Error> {
     Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
 }
 
-fn no_web<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+fn no_web<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
     refuse(deserializer, "web")
 }
 
-fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
     refuse(deserializer, "source.dicom")
 }
 
-fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
     refuse(deserializer, "source.camera")
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             watch.show(&report);
         }
         watch.look_at(&rejected);
-        !stop.is_asked() && !(arguments.once && watch.is_through())
+        !(stop.is_asked() || arguments.once && watch.is_through())
     });
     sink.close();
     ended?;

@@ -117,9 +117,13 @@ impl Watch {
     }
 
     fn drop_images(&mut self, path: &Path, incoming: &Path) -> anyhow::Result<()> {
-        let found = files(&[path.to_owned()]);
+        let (found, unfinished): (Vec<_>, Vec<_>) =
+            files(&[path.to_owned()]).into_iter().partition(|file| folder::may_be_taken(file));
+        for file in unfinished {
+            log::warn!("{}: left out, its name is that of an unfinished file", file.display());
+        }
         if found.is_empty() {
-            bail!("{} holds no files; give a radiograph or a folder of them with --images", path.display());
+            bail!("{} holds no file to judge; give a radiograph or a folder of them with --images", path.display());
         }
         for (number, file) in found.iter().enumerate() {
             let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;

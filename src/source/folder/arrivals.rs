@@ -258,7 +258,7 @@ fn is_empty(path: &Path) -> bool {
 }
 
 /// Whether a name is one that the folder takes: no dot file, none of the endings that writers use for unfinished files.
-pub(super) fn may_be_taken(path: &Path) -> bool {
+pub fn may_be_taken(path: &Path) -> bool {
     let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default().to_ascii_lowercase();
     let unfinished = [".part", ".tmp", ".partial"].iter().any(|ending| name.ends_with(ending.as_bytes()));
     !(name.is_empty() || name.starts_with(b".") || unfinished)

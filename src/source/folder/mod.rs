@@ -9,6 +9,8 @@
 mod arrivals;
 mod moves;
 
+pub use arrivals::may_be_taken;
+
 use super::{Item, Outcome, Source, SourceError};
 use crate::pseudonym::Key;
 use crate::radiograph::{self, Limits, Refusal, RefusalCode};

@@ -1,4 +1,4 @@
-//! Radiograph → Tensor<u8>: the one path that training, calibration and the box share. Versioned: a change of any grey
+//! Radiograph → `Tensor<u8>`: the one path that training, calibration and the box share. Versioned: a change of any grey
 //! level it gives is a new version, since a bundle is only right for the version it was trained with.
 //!
 //! 1. 8-bit grey levels are spread to 16 bits (× 257), so that there is one path for both depths.

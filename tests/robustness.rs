@@ -230,3 +230,29 @@ fn deeper_than_the_limit_is_refused_and_at_the_limit_is_not() {
     assert!(open(&nested(16)).is_ok());
     assert_eq!(open(&nested(17)).unwrap_err().code, RefusalCode::LimitExceeded);
 }
+
+#[test]
+fn what_another_parser_would_read_differently_is_refused_or_left_out() {
+    let good = chest(1, 2, 8, 8).bytes(PIXELS, "OB", &[0, 9]);
+    // A private sequence of unknown VR and undefined length has implicit VRs inside (PS3.5 6.2.2): it is left out.
+    let bare = good.bare(EXPLICIT);
+    let at = bare.windows(4).position(|tag| tag == [0x10, 0, 0x10, 0]).unwrap();
+    let private = [
+        &[0x09, 0, 0x10, 0x10, b'U', b'N', 0, 0, 0xff, 0xff, 0xff, 0xff][..],
+        &[0xfe, 0xff, 0x00, 0xe0, 0xff, 0xff, 0xff, 0xff],
+        &[0x09, 0, 0x11, 0x10, 2, 0, 0, 0, 7, 7],
+        &[0xfe, 0xff, 0x0d, 0xe0, 0, 0, 0, 0, 0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0],
+    ]
+    .concat();
+    let with_private = [&bare[..at], &private, &bare[at..]].concat();
+    assert_eq!(open(&with_private).unwrap().pixels, open(&bare).unwrap().pixels);
+
+    // Pixel data whose tag was broken: a parser takes the fragments for elements and their bytes for lengths of gigabytes.
+    let mut moved = chest(1, 2, 8, 8).fragments(&[&[0xff; 64]]).file(RLE);
+    let at = moved.windows(4).position(|tag| tag == [0xe0, 0x7f, 0x10, 0]).unwrap();
+    moved[at + 1] = 0x7e;
+    assert!(open(&moved).is_err());
+    // A needed element with a length that its VR does not have.
+    let odd = good.bytes((0x0028, 0x0010), "US", &[]).file(EXPLICIT);
+    assert_eq!(open(&odd).unwrap_err().code, RefusalCode::Damaged);
+}

@@ -1,9 +1,9 @@
 //! DICOM files as radiographs: Part 10 files and bare data sets, CR, DX and secondary capture. Not the network side.
 //!
-//! The order of things: the structure is walked and bounded ([`stream`]); dicom-rs parses it; the tags must name a chest
-//! radiograph ([`clinical`]); the stored values are decoded ([`pixels`]) and mapped to display sense by the standard's
-//! grayscale pipeline ([`display`]), which is stated here rather than taken from a library, since libraries differ in
-//! it. The parsed object, which holds the patient's name, does not outlive these functions.
+//! The order of things: the structure is walked and bounded (`stream`); dicom-rs parses the elements that are needed,
+//! none of which can hold a patient's name; the tags must name a chest radiograph (`clinical`); the stored values are
+//! decoded (`pixels`) and mapped to display sense by the standard's grayscale pipeline (`display`), which is stated
+//! here rather than taken from a library, since libraries differ in it.
 
 mod attributes;
 mod clinical;
@@ -20,7 +20,6 @@ use attributes::ImageAttributes;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::{TransferSyntaxIndex, TransferSyntaxRegistry, entries};
-use std::borrow::Cow;
 use stream::{DataSet, Syntax};
 
 /// The stored values of a grey DICOM image, before any transformation.
@@ -98,13 +97,13 @@ fn parse(bytes: &[u8], start: Start, limits: &Limits) -> Result<(InMemDicomObjec
     if bytes.len() as u64 > limits.max_file_bytes {
         return Err(Refusal::limit("max_file_bytes", "bytes"));
     }
-    let DataSet { syntax, bytes } = DataSet::find(bytes, start, limits)?;
+    let data_set = DataSet::find(bytes, start, limits)?;
+    let syntax = data_set.syntax;
     let parsed = guard(|| {
         // A deflated data set was inflated already and is an explicit one now.
         let explicit = entries::EXPLICIT_VR_LITTLE_ENDIAN.erased();
-        let inflated = matches!(bytes, Cow::Owned(_));
-        let known = if inflated { None } else { TransferSyntaxRegistry.get(syntax.uid) };
-        InMemDicomObject::read_dataset_with_ts(&bytes[..], known.unwrap_or(&explicit))
+        let known = if data_set.inflated() { None } else { TransferSyntaxRegistry.get(syntax.uid) };
+        InMemDicomObject::read_dataset_with_ts(data_set.reader(), known.unwrap_or(&explicit))
     });
     match parsed {
         Ok(Ok(object)) => Ok((object, syntax)),

@@ -2,15 +2,17 @@
 //! whether its elements and nesting stay within the limits. Not the values (dicom-rs reads those).
 //!
 //! A parser that recurses into sequences and allocates what lengths claim must not meet a stranger's file unchecked:
-//! this walk does neither.
+//! this walk does neither. It also picks out the few elements that a radiograph needs, and only they are parsed: a name
+//! or an odd private element elsewhere in the file never gets that far.
 
 use super::super::{Limits, Refusal};
 use super::{damaged, unsupported};
 use dicom_core::dictionary::DataDictionary;
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::StandardDataDictionary;
+use dicom_dictionary_std::{StandardDataDictionary, tags};
 use std::borrow::Cow;
-use std::io::Read;
+use std::io::{self, Read};
+use std::ops::Range;
 
 /// How the pixel data of a transfer syntax are coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,39 @@ const SYNTAXES: [Syntax; 13] = [
     explicit("1.2.840.10008.1.2.4.91", "JPEG 2000", Coding::Jpeg2000),
 ];
 
+/// The elements that are handed to the parser, in ascending order. No element that can hold a name is among them.
+const KEPT: [Tag; 29] = [
+    tags::SOP_CLASS_UID,
+    tags::SOP_INSTANCE_UID,
+    tags::MODALITY,
+    tags::PRESENTATION_INTENT_TYPE,
+    tags::ANATOMIC_REGION_SEQUENCE,
+    tags::BODY_PART_EXAMINED,
+    tags::VIEW_POSITION,
+    tags::STUDY_INSTANCE_UID,
+    tags::SERIES_INSTANCE_UID,
+    tags::SAMPLES_PER_PIXEL,
+    tags::PHOTOMETRIC_INTERPRETATION,
+    tags::PLANAR_CONFIGURATION,
+    tags::NUMBER_OF_FRAMES,
+    tags::ROWS,
+    tags::COLUMNS,
+    tags::BITS_ALLOCATED,
+    tags::BITS_STORED,
+    tags::HIGH_BIT,
+    tags::PIXEL_REPRESENTATION,
+    tags::PIXEL_PADDING_VALUE,
+    tags::PIXEL_PADDING_RANGE_LIMIT,
+    tags::WINDOW_CENTER,
+    tags::WINDOW_WIDTH,
+    tags::RESCALE_INTERCEPT,
+    tags::RESCALE_SLOPE,
+    tags::VOILUT_FUNCTION,
+    tags::MODALITY_LUT_SEQUENCE,
+    tags::VOILUT_SEQUENCE,
+    tags::PIXEL_DATA,
+];
+
 /// Where a DICOM file's first element stands and whether that is one of the file meta information.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Start {
@@ -96,7 +131,9 @@ impl Start {
 pub(super) struct DataSet<'a> {
     pub(super) syntax: Syntax,
     /// Its bytes, inflated where they were deflated.
-    pub(super) bytes: Cow<'a, [u8]>,
+    bytes: Cow<'a, [u8]>,
+    /// Where the elements stand that are to be parsed.
+    kept: Vec<Range<usize>>,
 }
 
 impl<'a> DataSet<'a> {
@@ -109,8 +146,41 @@ impl<'a> DataSet<'a> {
         };
         let rest = &bytes[offset..];
         let bytes = if syntax == DEFLATED { Cow::Owned(inflate(rest, limits)?) } else { Cow::Borrowed(rest) };
-        Walk { bytes: &bytes, position: 0, big_endian: syntax.big_endian }.check(syntax.explicit, limits)?;
-        Ok(Self { syntax, bytes })
+        let walk = Walk { bytes: &bytes, position: 0, big_endian: syntax.big_endian };
+        let kept = walk.check(syntax.explicit, limits)?;
+        Ok(Self { syntax, bytes, kept })
+    }
+
+    /// Whether it was inflated, and is an explicit one now.
+    pub(super) fn inflated(&self) -> bool {
+        matches!(self.bytes, Cow::Owned(_))
+    }
+
+    /// Reads the elements that are to be parsed, one after the other.
+    pub(super) fn reader(&self) -> impl Read + '_ {
+        Parts { bytes: &self.bytes, rest: self.kept.clone().into_iter(), part: 0..0 }
+    }
+}
+
+/// Reads several ranges of bytes as one stream.
+struct Parts<'a> {
+    bytes: &'a [u8],
+    rest: std::vec::IntoIter<Range<usize>>,
+    part: Range<usize>,
+}
+
+impl Read for Parts<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.part.is_empty() {
+            let Some(next) = self.rest.next() else { return Ok(0) };
+            self.part = next;
+        }
+        // The walk made the ranges from positions within the bytes.
+        let part = self.bytes.get(self.part.clone()).unwrap_or_default();
+        let count = part.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&part[..count]);
+        self.part.start += count;
+        Ok(count)
     }
 }
 
@@ -153,6 +223,23 @@ struct Header {
     length: Option<u32>,
 }
 
+impl Header {
+    /// Whether every parser reads the same bytes as its value: a length that its VR allows, and an undefined one only
+    /// where the VR says how it ends.
+    fn is_plain(&self) -> bool {
+        let Some(vr) = self.vr else { return true };
+        let unit = match vr {
+            VR::AT | VR::FL | VR::OF | VR::OL | VR::SL | VR::UL => 4,
+            VR::FD | VR::OD | VR::OV | VR::SV | VR::UV => 8,
+            _ => 2,
+        };
+        match self.length {
+            Some(length) => length % unit == 0,
+            None => vr == VR::SQ || (self.tag == tags::PIXEL_DATA && matches!(vr, VR::OB | VR::OW)),
+        }
+    }
+}
+
 /// What the walk is inside of.
 struct Level {
     /// Where it ends, where its length is defined.
@@ -174,17 +261,24 @@ const ITEM_END: Tag = Tag(0xfffe, 0xe00d);
 const SEQUENCE_END: Tag = Tag(0xfffe, 0xe0dd);
 
 impl<'a> Walk<'a> {
-    /// Walks to the end of the bytes; refuses what is too much, too deep or broken.
-    fn check(mut self, explicit: bool, limits: &Limits) -> Result<(), Refusal> {
+    /// Walks to the end of the bytes; refuses what is too much, too deep or broken. Returns where the elements of
+    /// [`KEPT`] stand.
+    fn check(mut self, explicit: bool, limits: &Limits) -> Result<Vec<Range<usize>>, Refusal> {
         let mut levels: Vec<Level> = Vec::new();
+        let mut kept = Vec::new();
+        // Where the kept element begins that the walk is inside of.
+        let mut keeping: Option<usize> = None;
         let mut elements = 0u64;
         loop {
             while levels.last().is_some_and(|level| level.end.is_some_and(|end| self.position >= end)) {
                 levels.pop();
             }
+            if levels.is_empty() {
+                kept.extend(keeping.take().map(|start| start..self.position));
+            }
             if self.position >= self.bytes.len() {
                 // Sequences of undefined length must have been closed.
-                return if levels.is_empty() { Ok(()) } else { Err(damaged()) };
+                return if levels.is_empty() { Ok(kept) } else { Err(damaged()) };
             }
             elements += 1;
             if elements > limits.max_elements {
@@ -192,7 +286,14 @@ impl<'a> Walk<'a> {
             }
             let (in_sequence, explicit) =
                 levels.last().map_or((false, explicit), |level| (level.sequence, level.explicit));
+            let start = self.position;
             let header = self.header(explicit)?;
+            if levels.is_empty() && KEPT.contains(&header.tag) {
+                keeping = Some(start);
+            }
+            if keeping.is_some() && !header.is_plain() {
+                return Err(damaged());
+            }
             let end = |length: u32| self.position + length as usize;
             match (header.tag, in_sequence, header.length) {
                 (ITEM, true, length) => {
@@ -204,7 +305,9 @@ impl<'a> Walk<'a> {
                 (ITEM | ITEM_END | SEQUENCE_END, _, _) | (_, true, _) => return Err(damaged()),
                 (_, false, length) => match (header.vr, length) {
                     // Encapsulated pixel data: items that are bytes, not elements.
-                    (Some(VR::OB | VR::OW), None) => elements += self.fragments(limits.max_elements - elements)?,
+                    (Some(VR::OB | VR::OW), None) if header.tag == tags::PIXEL_DATA => {
+                        elements += self.fragments(limits.max_elements - elements)?
+                    }
                     (Some(VR::SQ), length) | (_, length @ None) => {
                         let explicit = explicit && header.vr == Some(VR::SQ);
                         levels.push(Level { end: length.map(end), sequence: true, explicit });
@@ -243,7 +346,8 @@ impl<'a> Walk<'a> {
         }
         let (vr, length) = if explicit {
             let letters = [self.value(1)?[0], self.value(1)?[0]];
-            let vr = VR::from_binary(letters).ok_or_else(damaged)?;
+            // A VR of a later standard has the long form, as all new ones must.
+            let vr = VR::from_binary(letters).unwrap_or(VR::UN);
             let length = match vr {
                 VR::OB | VR::OD | VR::OF | VR::OL | VR::OV | VR::OW => self.long_length()?,
                 VR::SQ | VR::SV | VR::UC | VR::UN | VR::UR | VR::UT | VR::UV => self.long_length()?,
@@ -253,7 +357,7 @@ impl<'a> Walk<'a> {
         } else {
             // Only the dictionary knows which elements are sequences.
             let entry = StandardDataDictionary.by_tag(tag);
-            let vr = entry.and_then(|entry| entry.vr.exact()).unwrap_or(VR::UN);
+            let vr = entry.map_or(VR::UN, |entry| entry.vr.relaxed());
             (vr, self.u32()?)
         };
         Ok(Header { tag, vr: Some(vr), length: (length != u32::MAX).then_some(length) })

@@ -38,13 +38,13 @@ pub(crate) struct Args {
     #[arg(long)]
     cache: Option<PathBuf>,
     /// Passes over the training images, at most
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 600)]
     epochs: usize,
     /// Step size of AdamW
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 3e-4)]
     lr: f64,
-    /// AdamW's weight decay
-    #[arg(long, default_value_t = 1e-2)]
+    /// AdamW's weight decay: strong, since 512 features tell more about few hundred images of a class than is so
+    #[arg(long, default_value_t = 1.0)]
     weight_decay: f32,
     /// Images a step
     #[arg(long, default_value_t = 64)]
@@ -70,6 +70,16 @@ pub(crate) enum ClassWeights {
     Balanced,
     /// Every image counts the same.
     None,
+}
+
+impl ClassWeights {
+    /// As typed.
+    fn name(self) -> &'static str {
+        match self {
+            ClassWeights::Balanced => "balanced",
+            ClassWeights::None => "none",
+        }
+    }
 }
 
 /// The head while it is trained: on standardized features.
@@ -120,8 +130,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (
             "training",
             format!(
-                "head only, on the frozen trunk: AdamW lr {} weight decay {} batch {} seed {} class weights {:?}",
-                args.lr, args.weight_decay, args.batch, args.seed, args.class_weights
+                "head only, on the frozen trunk: AdamW, lr {}, weight decay {}, batch {}, seed {}, class weights {}",
+                args.lr,
+                args.weight_decay,
+                args.batch,
+                args.seed,
+                args.class_weights.name()
             ),
         ),
     ];

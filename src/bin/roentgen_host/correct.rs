@@ -132,7 +132,7 @@ mod tests {
         });
         let float: Vec<[f32; 4]> =
             model::pooled(map).unwrap().iter().map(|pooled| model::logits(&head, pooled)).collect();
-        let ranges = Ranges { trunk: scales, head: QuantParams { scale: 0.5, zero_point: 128 } };
+        let ranges = Ranges { trunk: scales, head: QuantParams { scale: 0.1, zero_point: 128 } };
 
         let error = |model: &FloatModel, head: &FloatConv| -> f32 {
             let network = quantize(model, head, &ranges);
@@ -141,7 +141,7 @@ mod tests {
                 let input = Tensor::new([1, INPUT_SIZE, INPUT_SIZE, 1], image.clone()).unwrap();
                 let (map, _) = network.forward(&input).unwrap();
                 for (index, q) in map.data().iter().enumerate() {
-                    difference[index % 4] += (f32::from(*q) - 128.0) * 0.5 / 49.0;
+                    difference[index % 4] += (f32::from(*q) - 128.0) * 0.1 / 49.0;
                 }
                 for (d, f) in difference.iter_mut().zip(float) {
                     *d -= f;
@@ -152,6 +152,6 @@ mod tests {
         let plain = error(&model, &head);
         let (model, head) = correct(&model, &head, &ranges, &images).unwrap();
         let corrected = error(&model, &head);
-        assert!(corrected < plain / 2.0, "{corrected} against {plain}");
+        assert!(corrected < plain / 3.0, "{corrected} against {plain}");
     }
 }

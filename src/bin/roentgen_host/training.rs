@@ -264,11 +264,11 @@ mod tests {
     #[test]
     fn overconfident_logits_get_the_temperature_they_need() {
         // Three of four right with equal logits: the best probability is 3/4, so logit / T = ln(9) with four classes.
-        let logits = vec![[50.0, 0.0, 0.0, 0.0]; 400];
+        let logits = vec![[20.0, 0.0, 0.0, 0.0]; 400];
         let truth: Vec<Label> = (0..400).map(|i| if i % 4 == 0 { Label::Normal } else { Label::Covid }).collect();
         let temperature = fit_temperature(&logits, &truth);
-        // 100 of 400 go to one of three other classes: p = 3/4 needs e^(50/T) / (e^(50/T) + 3) = 3/4.
-        assert!((50.0 / temperature - 9f64.ln()).abs() < 0.01, "{temperature}");
+        // 100 of 400 go to one of three other classes: p = 3/4 needs e^(20/T) / (e^(20/T) + 3) = 3/4.
+        assert!((20.0 / temperature - 9f64.ln()).abs() < 0.01, "{temperature}");
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn print_all(paths: &[PathBuf], json: bool, judge: Judge<'_>) -> anyhow::Result<
     let mut out = io::stdout().lock();
     let mut all_read = true;
     if !json {
-        let titles = Label::ALL.map(|label| format!("{:>15}", label.title())).concat();
+        let titles = Label::ALL.map(|label| format!("{:>17}", label.title())).concat();
         writeln!(out, "{:<16}{titles}{:>9}  file", "decision", "ms")?;
     }
     for path in files(paths) {
@@ -90,12 +90,15 @@ fn print_all(paths: &[PathBuf], json: bool, judge: Judge<'_>) -> anyhow::Result<
                 writeln!(out, "{}", json!({ "path": shown.to_string(), "error": error }))?;
             }
             Ok(report) => {
-                let decision = match &report.decision {
-                    Decision::Reported { label } => label.name(),
-                    Decision::Abstained { .. } => "abstained",
+                let (decision, why) = match &report.decision {
+                    Decision::Reported { label } => (label.name(), String::new()),
+                    Decision::Abstained { reasons } => {
+                        let messages: Vec<&str> = reasons.iter().map(|reason| reason.message.as_str()).collect();
+                        ("abstained", format!(": {}", messages.join("; ")))
+                    }
                 };
-                let findings: String = report.findings.iter().map(|f| format!("{:>15.3}", f.probability)).collect();
-                writeln!(out, "{decision:<16}{findings}{:>9.0}  {shown}", report.timing_ms.total)?;
+                let findings: String = report.findings.iter().map(|f| format!("{:>17.3}", f.probability)).collect();
+                writeln!(out, "{decision:<16}{findings}{:>9.0}  {shown}{why}", report.timing_ms.total)?;
             }
             Err(refusal) => writeln!(out, "{:<16}{shown}: {refusal}", "not read")?,
         }

@@ -6,7 +6,8 @@ use crate::report::Report;
 
 /// Delivers reports.
 pub trait Sink {
-    /// Publishes one report; returns once the receiver acknowledged it.
+    /// Publishes one report; returns once the receiver acknowledged it. It waits for a while, not for ever, so that the
+    /// caller can see that it should stop; publishing the same report again afterwards goes on waiting for it.
     fn publish(&mut self, report: &Report) -> Result<(), SinkError>;
 }
 

@@ -59,6 +59,22 @@ pub(crate) struct Settings {
     pub(crate) log: Option<std::path::PathBuf>,
 }
 
+impl Settings {
+    /// The settings that shape the model, for its notes.
+    pub(crate) fn words(&self) -> String {
+        format!(
+            "AdamW, lr {}, weight decay {}, batch {}, label smoothing {}, dropout {}, balance {}, average {}",
+            self.fine_lr,
+            self.fine_weight_decay,
+            self.fine_batch,
+            self.label_smoothing,
+            self.dropout,
+            self.balance,
+            self.average
+        )
+    }
+}
+
 /// The part that is trained: upper convolutions and head.
 #[derive(Module, Debug)]
 struct Net {

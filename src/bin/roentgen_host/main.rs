@@ -2,6 +2,7 @@
 
 mod augment;
 mod calibrate;
+mod correct;
 mod dataset;
 mod device;
 mod evaluate;
@@ -24,6 +25,7 @@ mod weights;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -66,14 +68,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes a file that appears whole or not at all.
+/// Writes a file that appears whole or not at all: beside its place under another name, then renamed.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let told = || format!("cannot write {}", path.display());
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).with_context(told)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(told)?;
-    file.write_all(bytes).with_context(told)?;
-    file.as_file().sync_all().with_context(told)?;
-    file.persist(path).with_context(told)?;
-    Ok(())
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(told)?;
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let mut file = File::create(&part).with_context(told)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(told)?;
+    std::fs::rename(&part, path).with_context(told)
 }

@@ -39,12 +39,17 @@ impl Trunk {
         for (index, (conv, &pool)) in self.convs.iter().zip(&self.pools).enumerate() {
             x = relu(conv.forward(x));
             if pool {
-                x = max_pool2d(x, MaxPoolOptions::new([2, 2]));
+                x = self::pool(x);
             }
             watch(index, &x);
         }
         x
     }
+}
+
+/// The 2 × 2 max pooling that ends a block.
+pub(crate) fn pool(x: Burn<4>) -> Burn<4> {
+    max_pool2d(x, MaxPoolOptions::new([2, 2]))
 }
 
 /// One convolution with its weights on the device.

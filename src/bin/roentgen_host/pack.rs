@@ -4,7 +4,7 @@ use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::evaluate::{Float, REPORT_FILE, evaluate};
 use crate::evaluation::Evaluation;
 use crate::weights::FloatModel;
-use crate::{calibrate, quantize, read};
+use crate::{calibrate, correct, quantize, read};
 use anyhow::{Context, Result, bail, ensure};
 use roentgen::bundle::{BundleWriter, Calibration, Manifest, Thresholds};
 use roentgen::preprocess::preprocess;
@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 
 /// How many phantoms become golden vectors.
 const GOLDEN: u64 = 3;
+
+/// How many of the calibration images correct the biases. Few are enough for a mean over all pixels, and the
+/// activations of all of them are held in memory: 26 MB an image.
+const CORRECTION: usize = 32;
 
 /// What `quantize` is told.
 #[derive(Debug, clap::Args)]
@@ -66,13 +70,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ensure!(!samples.is_empty(), "{} holds no image for {split}", args.data.display());
     }
 
-    let network = quantize::quantize(&model, &head, &calibrate::ranges(&model, &head, &calibration)?);
+    let ranges = calibrate::ranges(&model, &head, &calibration)?;
+    let few = thin(&calibration, CORRECTION / Label::ALL.len());
+    let inputs = few.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
+    let (corrected, head) = correct::correct(&model, &head, &ranges, &inputs)?;
+    let network = quantize::quantize(&corrected, &head, &ranges);
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
     manifest.calibration = Calibration { temperature: temperature(&model, &args.model)? };
     manifest.thresholds = Thresholds { min_probability: args.min_probability };
     manifest.provenance = provenance(args, &model, &data.samples, calibration.len())?;
-    let images: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
-    let writer = BundleWriter::new(manifest, &network, &images)?;
+    let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
+    let writer = BundleWriter::new(manifest, &network, &golden)?;
 
     // The figures are those of the very network that is packed: it is written once without them and judged.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
@@ -115,7 +123,7 @@ fn provenance(
         "quantization".into(),
         format!(
             "int8 weights per channel, symmetric; u8 activations, clipped for the least mean squared error on \
-             {calibration} training images"
+             {calibration} training images; biases corrected on {CORRECTION} of them"
         ),
     );
     lines.insert("tool".into(), format!("roentgen-host {}", env!("CARGO_PKG_VERSION")));

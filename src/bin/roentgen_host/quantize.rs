@@ -8,7 +8,7 @@ use roentgen::network::vgg::INPUT_SIZE;
 use roentgen::quant::QuantParams;
 
 /// The input is the image's bytes: grey level g is the integer g.
-const INPUT: QuantParams = QuantParams { scale: 1.0, zero_point: 0 };
+pub(crate) const INPUT: QuantParams = QuantParams { scale: 1.0, zero_point: 0 };
 
 /// Greatest magnitude of a bias, in accumulator steps: 2²³. With it no accumulator leaves the range in which f32 counts
 /// every integer by much, and none comes near the end of i32.
@@ -31,29 +31,45 @@ pub(crate) fn quantize(model: &FloatModel, head: &FloatConv, ranges: &Ranges) ->
 /// Quantizes one convolution. Each output channel has its own weight scale, by which its greatest weight becomes ±127.
 fn quantize_conv(conv: &FloatConv, input: QuantParams, output: QuantParams) -> Conv {
     let area = conv.kernel * conv.kernel;
-    let mut quantized = Conv {
-        name: conv.name.clone(),
-        in_channels: conv.in_channels,
-        out_channels: conv.out_channels,
-        kernel: conv.kernel,
-        weights: Vec::with_capacity(conv.weights.len()),
-        weight_scales: Vec::with_capacity(conv.out_channels),
-        bias: Vec::with_capacity(conv.out_channels),
-        input,
-        output,
-    };
-    for (kernel, &bias) in conv.weights.chunks_exact(conv.in_channels * area).zip(&conv.bias) {
-        let scale = weight_scale(kernel, bias, input);
-        let step = |w: f32| (w / scale).round().clamp(-127.0, 127.0) as i8;
+    let weight_scales: Vec<f32> = weight_scales(conv, input);
+    let mut weights = Vec::with_capacity(conv.weights.len());
+    let mut bias = Vec::with_capacity(conv.out_channels);
+    for ((kernel, &b), &scale) in conv.weights.chunks_exact(conv.in_channels * area).zip(&conv.bias).zip(&weight_scales)
+    {
         // From input channel, row, column to row, column, input channel.
         for cell in 0..area {
-            quantized.weights.extend(kernel.iter().skip(cell).step_by(area).map(|&w| step(w)));
+            weights.extend(kernel.iter().skip(cell).step_by(area).map(|&w| steps(w, scale) as i8));
         }
-        quantized.weight_scales.push(scale);
         let accumulator_step = f64::from(input.scale) * f64::from(scale);
-        quantized.bias.push((f64::from(bias) / accumulator_step).round() as i32);
+        bias.push((f64::from(b) / accumulator_step).round() as i32);
     }
-    quantized
+    let name = conv.name.clone();
+    let (in_channels, out_channels, kernel) = (conv.in_channels, conv.out_channels, conv.kernel);
+    Conv { name, in_channels, out_channels, kernel, weights, weight_scales, bias, input, output }
+}
+
+/// The convolution with every weight at the real number that its integer stands for.
+pub(crate) fn rounded(conv: &FloatConv, input: QuantParams) -> FloatConv {
+    let scales = weight_scales(conv, input);
+    let per_channel = conv.in_channels * conv.kernel * conv.kernel;
+    let mut rounded = conv.clone();
+    for (kernel, scale) in rounded.weights.chunks_exact_mut(per_channel).zip(scales) {
+        for w in kernel {
+            *w = steps(*w, scale) * scale;
+        }
+    }
+    rounded
+}
+
+/// A weight in steps of its scale.
+fn steps(w: f32, scale: f32) -> f32 {
+    (w / scale).round().clamp(-127.0, 127.0)
+}
+
+/// The weight scale of every output channel.
+fn weight_scales(conv: &FloatConv, input: QuantParams) -> Vec<f32> {
+    let kernels = conv.weights.chunks_exact(conv.in_channels * conv.kernel * conv.kernel);
+    kernels.zip(&conv.bias).map(|(kernel, &bias)| weight_scale(kernel, bias, input)).collect()
 }
 
 /// The weight scale of one output channel: fine enough for its weights, coarse enough for its bias.

@@ -1,2 +1,93 @@
-//! `roentgend`: the daemon.
-fn main() {}
+//! `roentgend`: the daemon and its tools on the command line. One file per subcommand; here is only the way to them.
+
+/// `println!` for what a person or a pipe reads: one that reads no more is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+mod bench;
+mod classify;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
+mod doctor;
+mod logging;
+mod model;
+mod run;
+mod signals;
+mod systemd;
+
+use clap::{Parser, Subcommand};
+use roentgen::bundle::BundleError;
+use roentgen::classifier::onnx::LoadError;
+use roentgen::config::ConfigError;
+use roentgen::pseudonym::KeyError;
+use roentgen::sink::mqtt::MqttError;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// EX_CONFIG of sysexits.h: bad configuration or bundle; the unit does not restart on it.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Chest-radiograph screening on an edge box. It screens; it never diagnoses.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Say more in the log.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The daemon: takes images from the drop folder, publishes reports over MQTT.
+    Run(run::Arguments),
+    /// Shows the whole way on this machine: a broker, a drop folder, synthetic phantoms, and reports as they come.
+    #[cfg(feature = "demo")]
+    Demo(demo::Arguments),
+    /// Judges files or folders and prints the results.
+    Classify(classify::Arguments),
+    /// Measures inference time, cold start and memory.
+    Bench(bench::Arguments),
+    /// Checks configuration, bundle, folders and broker, and says what to do.
+    Doctor(doctor::Arguments),
+    /// Prints the documented default configuration.
+    Config,
+}
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let arguments = Arguments::parse();
+    logging::start(arguments.verbose, matches!(arguments.command, Command::Run(_)));
+    let done = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Classify(arguments) => classify::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments, started),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Config => config::run(),
+    };
+    done.unwrap_or_else(|error| {
+        logging::failure(&error);
+        ExitCode::from(exit_code(&error))
+    })
+}
+
+/// 78 where a restart cannot help, 1 for anything else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_configuration = error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || cause.is::<BundleError>()
+            || cause.is::<LoadError>()
+            || cause.is::<MqttError>()
+            || cause.is::<KeyError>()
+            || cause.is::<model::NoBundle>()
+    });
+    if is_configuration { BAD_CONFIGURATION } else { 1 }
+}

@@ -1,0 +1,143 @@
+//! `roentgend doctor`: one line a check, with what to do. Changes nothing: it makes no folder, key or database.
+
+use crate::{logging, model};
+use roentgen::bundle::SelfTest;
+use roentgen::config::Config;
+use roentgen::outbox::Outbox;
+use roentgen::pseudonym::Key;
+use roentgen::sink::mqtt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments of `doctor`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration to check.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// What a check found.
+enum Finding {
+    Ok(String),
+    Warn(String),
+    Fail(String),
+}
+
+/// The worst of all findings so far, as an exit code.
+struct Checks {
+    exit_code: u8,
+}
+
+impl Checks {
+    fn line(&mut self, what: &str, finding: Finding, exit_code: u8) {
+        let (verdict, text) = match finding {
+            Finding::Ok(text) => ("ok  ", text),
+            Finding::Warn(text) => ("warn", text),
+            Finding::Fail(text) => {
+                self.exit_code = self.exit_code.max(exit_code);
+                ("FAIL", text)
+            }
+        };
+        say!("{verdict}  {what:<14} {}", text.replace('\n', "\n      "));
+    }
+}
+
+/// Checks everything; 0 when the daemon can work, 78 for configuration or bundle, 1 for the rest.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut checks = Checks { exit_code: 0 };
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            checks.line("configuration", Finding::Fail(error.to_string()), crate::BAD_CONFIGURATION);
+            return Ok(ExitCode::from(checks.exit_code));
+        }
+    };
+    checks.line("configuration", Finding::Ok(arguments.config.display().to_string()), crate::BAD_CONFIGURATION);
+    checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
+    checks.line("backends", Finding::Ok("onnx (tract); not in this build: native, tflite, edgetpu".into()), 1);
+    let folder = &config.source.folder;
+    for (name, path) in
+        [("incoming", folder.incoming.clone()), ("done", folder.done()), ("rejected", folder.rejected())]
+    {
+        checks.line(name, writable(&path), 1);
+    }
+    checks.line("moving", one_file_system(&[folder.incoming.clone(), folder.done(), folder.rejected()]), 1);
+    checks.line("state_dir", writable(&config.state_dir), 1);
+    checks.line("outbox", outbox(&config), 1);
+    checks.line("key", key(&config), crate::BAD_CONFIGURATION);
+    checks.line("broker", broker(&config), 1);
+    Ok(ExitCode::from(checks.exit_code))
+}
+
+fn bundle(config: &Config) -> Finding {
+    let tested = model::load(&config.bundle, config.backend)
+        .and_then(|(bundle, classifier)| Ok((model::self_test(&bundle, &classifier)?, bundle)));
+    match tested {
+        Ok((SelfTest { vectors, largest_difference }, bundle)) => {
+            let manifest = bundle.manifest();
+            let steps = format!("{vectors} golden vectors, largest difference {largest_difference}");
+            Finding::Ok(format!("{} {} in {}; {steps}", manifest.name, manifest.version, config.bundle.display()))
+        }
+        Err(error) => {
+            let error = logging::chain(&error);
+            Finding::Fail(format!("{}; set `bundle` to the directory of a whole bundle", error.trim_end_matches('.')))
+        }
+    }
+}
+
+fn writable(folder: &Path) -> Finding {
+    let shown = folder.display();
+    match std::fs::metadata(folder) {
+        Ok(metadata) if !metadata.is_dir() => Finding::Fail(format!("{shown} is no folder; move it away")),
+        Ok(_) => match tempfile::Builder::new().prefix(".roentgen-doctor-").tempfile_in(folder) {
+            Ok(_) => Finding::Ok(shown.to_string()),
+            Err(error) => Finding::Fail(format!("{shown}: {error}; let the daemon's user write into it")),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Finding::Warn(format!("{shown} does not exist yet; the daemon makes it if it may"))
+        }
+        Err(error) => Finding::Fail(format!("{shown}: {error}; let the daemon's user reach it")),
+    }
+}
+
+/// Files are renamed from one to the other, which a border between file systems forbids.
+fn one_file_system(folders: &[PathBuf]) -> Finding {
+    let devices: Vec<u64> = folders.iter().filter_map(|folder| Some(std::fs::metadata(folder).ok()?.dev())).collect();
+    if devices.windows(2).all(|pair| pair[0] == pair[1]) {
+        Finding::Ok("incoming, done and rejected are on one file system".into())
+    } else {
+        Finding::Fail("incoming, done and rejected are on different file systems; put them on one".into())
+    }
+}
+
+fn outbox(config: &Config) -> Finding {
+    let path = config.outbox();
+    if !path.exists() {
+        return Finding::Ok(format!("{} is made at the first start", path.display()));
+    }
+    match Outbox::open(&path).and_then(|outbox| outbox.unsent()) {
+        Ok(0) => Finding::Ok(format!("{}: nothing waits", path.display())),
+        Ok(waiting) => Finding::Warn(format!("{}: {waiting} reports wait for the broker", path.display())),
+        Err(error) => Finding::Fail(error.to_string()),
+    }
+}
+
+fn key(config: &Config) -> Finding {
+    let path = config.key();
+    if !path.exists() {
+        return Finding::Ok(format!("{} is made at the first start", path.display()));
+    }
+    match Key::load_or_create(&path) {
+        Ok(_) => Finding::Ok(path.display().to_string()),
+        Err(error) => Finding::Fail(error.to_string()),
+    }
+}
+
+fn broker(config: &Config) -> Finding {
+    match mqtt::probe(&config.mqtt, &config.device) {
+        Ok(()) => Finding::Ok(format!("{} accepts us", config.mqtt.url)),
+        Err(error) => Finding::Fail(error.to_string()),
+    }
+}

@@ -1,0 +1,55 @@
+//! `roentgend run`: the daemon. Puts the parts together, in the order in which their failure is cheapest to see.
+
+use crate::model;
+use crate::signals::Stop;
+use crate::systemd::{self, Watchdog};
+use anyhow::Context;
+use roentgen::assess::Assessor;
+use roentgen::config::Config;
+use roentgen::outbox::Outbox;
+use roentgen::pipeline;
+use roentgen::pseudonym::Key;
+use roentgen::sink::mqtt::MqttSink;
+use roentgen::source::folder::Folder;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Arguments of `run`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration; `roentgend config` prints one to start from.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let stop = Stop::on_signals()?;
+    let config = Config::load(&arguments.config)?;
+    let (bundle, mut classifier) = model::load(&config.bundle, config.backend)?;
+    let tested = model::self_test(&bundle, &classifier)?;
+    log::info!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
+    let assessor = Assessor::new(&bundle, &config.device, config.report.clone());
+    std::fs::create_dir_all(&config.state_dir)
+        .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
+    let key = Key::load_or_create(&config.key())?;
+    let outbox = Outbox::open(&config.outbox())?;
+    let waiting = outbox.unsent()?;
+    if waiting > 0 {
+        log::info!("{waiting} reports of an earlier run wait for the broker");
+    }
+    let mut source = Folder::open(&config.source.folder, config.limits.clone(), key)?;
+    let mut sink = MqttSink::start(&config.mqtt, &config.device)?;
+    log::info!("{} takes images from {}", config.device, config.source.folder.incoming.display());
+    systemd::ready();
+    let mut watchdog = Watchdog::from_environment();
+    let ended = pipeline::run(&mut source, &mut classifier, &mut sink, outbox, &assessor, &mut || {
+        watchdog.turn();
+        !stop.is_asked()
+    });
+    systemd::stopping();
+    sink.close();
+    ended?;
+    log::info!("stopped as asked");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,44 @@
+//! What the service manager is told: ready, stopping, and the watchdog's beat. Without systemd nobody listens.
+
+use sd_notify::NotifyState;
+use std::time::{Duration, Instant};
+
+/// Tells the service manager; an answer is not expected, and without one running there is nothing to tell.
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::debug!("service manager: {error}");
+    }
+}
+
+/// Start-up is through.
+pub(crate) fn ready() {
+    tell(NotifyState::Ready);
+}
+
+/// The process is going to end.
+pub(crate) fn stopping() {
+    tell(NotifyState::Stopping);
+}
+
+/// The watchdog, fed by the pipeline's own turns: a line that stands still is a line that gets restarted.
+pub(crate) struct Watchdog {
+    /// How often to feed it: a quarter of the unit's WatchdogSec. `None`: the unit has no watchdog.
+    period: Option<Duration>,
+    fed: Option<Instant>,
+}
+
+impl Watchdog {
+    /// As the unit says.
+    pub(crate) fn from_environment() -> Self {
+        Self { period: sd_notify::watchdog_enabled().map(|limit| limit / 4), fed: None }
+    }
+
+    /// One turn of work is done.
+    pub(crate) fn turn(&mut self) {
+        let Some(period) = self.period else { return };
+        if self.fed.is_none_or(|fed| fed.elapsed() >= period) {
+            tell(NotifyState::Watchdog);
+            self.fed = Some(Instant::now());
+        }
+    }
+}

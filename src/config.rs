@@ -1,1 +1,0 @@
-//! One TOML, every module with its own section, unknown keys refused.

@@ -1,0 +1,279 @@
+//! One TOML file, every module with its own section, unknown keys refused. Reads and checks; opens nothing it names.
+
+use crate::assess;
+use crate::radiograph::Limits;
+use crate::sink::mqtt::{self, check_topic_level};
+use crate::source::folder;
+use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The default configuration with a comment at every key; `roentgend config` prints it.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// A configuration is a page of text; whatever is larger is another file.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The box's name: a level of its topics and a field of every report.
+    pub device: String,
+    /// The model bundle's directory.
+    pub bundle: PathBuf,
+    /// What runs the model.
+    pub backend: Backend,
+    /// Where outbox and key are kept.
+    pub state_dir: PathBuf,
+    /// The doors into the box.
+    pub source: SourceConfig,
+    /// The broker.
+    pub mqtt: mqtt::Config,
+    /// What reports carry.
+    pub report: assess::Config,
+    /// Bounds on what one file may ask of the box.
+    pub limits: Limits,
+    #[serde(deserialize_with = "no_web", skip_serializing)]
+    web: NotBuilt,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            device: "box-1".into(),
+            bundle: "/usr/share/roentgen/models/cxr-vgg16".into(),
+            backend: Backend::Auto,
+            state_dir: "/var/lib/roentgen".into(),
+            source: SourceConfig::default(),
+            mqtt: mqtt::Config::default(),
+            report: assess::Config::default(),
+            limits: Limits::default(),
+            web: NotBuilt,
+        }
+    }
+}
+
+/// The `[source.*]` sections.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SourceConfig {
+    /// The drop folder.
+    pub folder: folder::Config,
+    #[serde(deserialize_with = "no_dicom", skip_serializing)]
+    dicom: NotBuilt,
+    #[serde(deserialize_with = "no_camera", skip_serializing)]
+    camera: NotBuilt,
+}
+
+/// The place of a section whose door is not in this build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct NotBuilt;
+
+/// What runs the model. All names are settled; not every build has all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The fastest that this build and this box have.
+    #[default]
+    Auto,
+    /// The box's own integer kernels.
+    Native,
+    /// tract.
+    Onnx,
+    /// TensorFlow Lite.
+    Tflite,
+    /// Coral's Edge TPU.
+    Edgetpu,
+}
+
+impl Backend {
+    /// Whether this build can run it.
+    pub fn is_built(self) -> bool {
+        matches!(self, Backend::Auto | Backend::Onnx)
+    }
+}
+
+impl std::str::FromStr for Backend {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let backend = match name {
+            "auto" => Backend::Auto,
+            "native" => Backend::Native,
+            "onnx" => Backend::Onnx,
+            "tflite" => Backend::Tflite,
+            "edgetpu" => Backend::Edgetpu,
+            _ => return Err("there is no such backend: write auto or onnx".into()),
+        };
+        if backend.is_built() { Ok(backend) } else { Err("it is not in this build: write auto or onnx".into()) }
+    }
+}
+
+/// The configuration cannot be used: exit code 78, and the unit does not restart on it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration {path}: {error}; `roentgend config > {path}` makes one to start from")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: std::io::Error,
+    },
+    /// It is no TOML, or has a key or value that is not known.
+    #[error("configuration {path}: {message}\n`roentgend config` prints every key with its default")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, key and what was expected.
+        message: String,
+    },
+    /// A value is of the right type and yet unusable.
+    #[error("configuration {path}: {message}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Key, value and what to write instead.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |error| ConfigError::Read { path: path.to_owned(), error };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_BYTES {
+            let message = format!("larger than {MAX_BYTES} bytes; this is no configuration");
+            return Err(ConfigError::Value { path: path.to_owned(), message });
+        }
+        Self::parse(&text, path)
+    }
+
+    /// Checks a configuration's text; `path` is named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        config.validate().map_err(|message| ConfigError::Value { path: path.to_owned(), message })?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
+        self.mqtt.validate().map_err(|error| error.to_string())?;
+        self.source.folder.validate()?;
+        if !self.backend.is_built() {
+            let name = format!("{:?}", self.backend).to_lowercase();
+            return Err(format!("backend = {name:?}: it is not in this build; write \"auto\" or \"onnx\""));
+        }
+        Ok(())
+    }
+
+    /// The outbox's database file.
+    pub fn outbox(&self) -> PathBuf {
+        self.state_dir.join("outbox.sqlite3")
+    }
+
+    /// The key file of the pseudonyms.
+    pub fn key(&self) -> PathBuf {
+        self.state_dir.join("pseudonym.key")
+    }
+}
+
+/// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
+fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D::Error> {
+    Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
+}
+
+fn no_web<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
+    refuse(deserializer, "web")
+}
+
+fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
+    refuse(deserializer, "source.dicom")
+}
+
+fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
+    refuse(deserializer, "source.camera")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, Path::new("roentgen.toml")).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn the_printed_configuration_is_the_default_one() {
+        let parsed = Config::parse(DEFAULT_TOML, Path::new("default.toml")).unwrap();
+        assert_eq!(parsed, Config::default());
+        assert_eq!(Config::parse("", Path::new("empty.toml")).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_stands_in_the_printed_configuration() {
+        fn keys(table: &toml::Table, found: &mut Vec<String>) {
+            for (key, value) in table {
+                match value {
+                    toml::Value::Table(inner) => keys(inner, found),
+                    _ => found.push(key.clone()),
+                }
+            }
+        }
+        let mut config = Config::default();
+        config.mqtt.username = Some(String::new());
+        config.mqtt.password_file = Some(PathBuf::new());
+        config.mqtt.ca_file = Some(PathBuf::new());
+        let mut found = Vec::new();
+        keys(&toml::Table::try_from(&config).unwrap(), &mut found);
+        assert!(found.len() > 15, "{found:?}");
+        for key in found {
+            let stands =
+                DEFAULT_TOML.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{key} = ")));
+            assert!(stands, "{key} is missing");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_file_line_and_name() {
+        let message = error("device = \"box-1\"\n[mqtt]\nurll = \"mqtt://a\"\n");
+        for part in ["roentgen.toml", "line 3", "urll", "url"] {
+            assert!(message.contains(part), "{part} is missing in: {message}");
+        }
+    }
+
+    #[test]
+    fn doors_that_are_not_built_are_refused_rather_than_ignored() {
+        for section in ["source.dicom", "source.camera", "web"] {
+            let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
+            assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
+            assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
+        }
+        assert!(error("backend = \"native\"").contains("not in this build"));
+        assert!(error("backend = \"gpu\"").contains("line 1"));
+    }
+
+    #[test]
+    fn unusable_values_name_their_key() {
+        for (text, key) in [
+            ("device = \"a/b\"", "device"),
+            ("[mqtt]\nurl = \"tcp://a\"", "mqtt.url"),
+            ("[mqtt]\ntopic_prefix = \"a/#\"", "mqtt.topic_prefix"),
+            ("[mqtt]\nmax_packet_bytes = 10", "mqtt.max_packet_bytes"),
+            ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
+            ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
+            ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+        ] {
+            assert!(error(text).contains(key), "{text}");
+        }
+    }
+}

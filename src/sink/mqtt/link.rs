@@ -1,0 +1,234 @@
+//! The thread that holds the connection to the broker, and what it shares with the sink. It matches PubAcks to publishes;
+//! it does not know what a report is.
+//!
+//! A publish that is handed to the client gets a token. Tokens wait in the order of the client's channel; the client
+//! announces each publish with its packet identifier in the same order, and a PubAck names the packet identifier. So
+//! token → packet identifier → acknowledgement, on one connection. All of it is forgotten when the connection ends.
+
+use super::MqttError;
+use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// The token of a publish whose acknowledgement nobody waits for.
+pub(super) const NOBODY: u64 = 0;
+
+/// How many publishes may wait in the client's channel; the sink has one at a time, and the status.
+const CHANNEL: usize = 8;
+
+/// The first pause after a lost or refused connection; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A connection that held this long makes the next pause short again. (Not a mere CONNACK: two boxes of one name would
+/// otherwise throw each other out twice a second.)
+const STABLE: Duration = Duration::from_secs(10);
+
+/// What thread and sink share.
+#[derive(Default)]
+pub(super) struct State {
+    /// The client of the standing connection.
+    pub(super) client: Option<AsyncClient>,
+    /// Counts connections.
+    pub(super) connection: u64,
+    /// Tokens of publishes that the broker acknowledged and nobody has asked about yet.
+    pub(super) acknowledged: HashSet<u64>,
+    /// The sink said goodbye.
+    pub(super) stopping: bool,
+    /// The thread is through.
+    pub(super) ended: bool,
+    /// Why there is no connection.
+    pub(super) last_error: Option<String>,
+    last_token: u64,
+    queued: VecDeque<u64>,
+    in_flight: HashMap<u16, u64>,
+}
+
+impl State {
+    /// Hands a publish to the client; `None` without a connection or with a full channel. Returns its token.
+    pub(super) fn publish(&mut self, topic: &str, retain: bool, payload: Vec<u8>) -> Option<u64> {
+        // Only one publish is waited for at a time: older answers are for publishes that were given up.
+        self.acknowledged.clear();
+        self.last_token += 1;
+        let token = self.last_token;
+        self.hand_over(topic, retain, payload, token).then_some(token)
+    }
+
+    fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
+        let Some(client) = &self.client else { return false };
+        // Inside the lock, so that tokens queue in the order of the client's channel.
+        let handed = client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_ok();
+        if handed {
+            self.queued.push_back(token);
+        }
+        handed
+    }
+
+    /// Notes what the client says it did or received; true when someone may be waiting for that.
+    fn note(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Outgoing(Outgoing::Publish(packet_id)) => {
+                let token = self.queued.pop_front().unwrap_or(NOBODY);
+                self.in_flight.insert(*packet_id, token);
+                false
+            }
+            Event::Incoming(Packet::PubAck(ack)) => match self.in_flight.remove(&ack.pkid) {
+                Some(token) if token != NOBODY => self.acknowledged.insert(token),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn forget_connection(&mut self) {
+        self.client = None;
+        self.queued.clear();
+        self.in_flight.clear();
+    }
+}
+
+/// The sink's end of the connection thread.
+pub(super) struct Link {
+    shared: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Link {
+    /// Starts the thread; `online` is published, retained, at the start of every connection.
+    pub(super) fn start(options: MqttOptions, status_topic: String, online: String) -> Result<Self, MqttError> {
+        let runtime = runtime().map_err(MqttError::Start)?;
+        let link = Self { shared: Arc::default() };
+        let thread = Link { shared: Arc::clone(&link.shared) };
+        std::thread::Builder::new()
+            .name("mqtt".into())
+            .spawn(move || thread.run(&runtime, &options, &status_topic, &online))
+            .map_err(MqttError::Start)?;
+        Ok(link)
+    }
+
+    /// The shared state. A poisoned lock is used on: every change to it is complete before anything can panic.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes whoever waits.
+    pub(super) fn changed(&self) {
+        self.shared.1.notify_all();
+    }
+
+    /// Asks `done` now and after every change until it says yes (true) or the deadline passes (false).
+    pub(super) fn wait(&self, deadline: Instant, mut done: impl FnMut(&mut State) -> bool) -> bool {
+        let mut state = self.lock();
+        loop {
+            if done(&mut state) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.shared.1.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn run(&self, runtime: &Runtime, options: &MqttOptions, status_topic: &str, online: &str) {
+        let mut pause = FIRST_PAUSE;
+        let (host, port) = options.broker_address();
+        while !self.lock().stopping {
+            let started = Instant::now();
+            let ended = runtime.block_on(self.hold(options, status_topic, online));
+            let mut state = self.lock();
+            state.forget_connection();
+            if state.stopping {
+                break;
+            }
+            if let Err(error) = ended {
+                let error = describe(&error);
+                // The same trouble again is no news: a box without its broker must not fill its journal.
+                let level =
+                    if state.last_error.as_ref() == Some(&error) { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "broker {host}:{port}: {error}; trying again");
+                state.last_error = Some(error);
+            }
+            drop(state);
+            self.changed();
+            if started.elapsed() >= STABLE {
+                pause = FIRST_PAUSE;
+            }
+            self.wait(Instant::now() + jittered(pause), |state| state.stopping);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.lock().ended = true;
+        self.changed();
+    }
+
+    /// One connection from its CONNECT to its end.
+    async fn hold(&self, options: &MqttOptions, status_topic: &str, online: &str) -> Result<(), ConnectionError> {
+        let (client, mut events) = AsyncClient::new(options.clone(), CHANNEL);
+        events.poll().await?;
+        {
+            let mut state = self.lock();
+            if state.stopping {
+                return Ok(());
+            }
+            state.connection += 1;
+            state.client = Some(client);
+            state.last_error = None;
+            state.hand_over(status_topic, true, online.as_bytes().to_vec(), NOBODY);
+        }
+        let (host, port) = options.broker_address();
+        log::info!("connected to the broker {host}:{port}");
+        self.changed();
+        self.follow(&mut events).await
+    }
+
+    async fn follow(&self, events: &mut EventLoop) -> Result<(), ConnectionError> {
+        loop {
+            let event = events.poll().await?;
+            if event == Event::Outgoing(Outgoing::Disconnect) {
+                return Ok(());
+            }
+            if self.lock().note(&event) {
+                self.changed();
+            }
+        }
+    }
+}
+
+/// Connects once, waits for the CONNACK and disconnects.
+pub(super) fn probe(options: MqttOptions) -> Result<(), String> {
+    let runtime = runtime().map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let (client, mut events) = AsyncClient::new(options, CHANNEL);
+        events.poll().await.map_err(|error| describe(&error))?;
+        // The answer is in; a goodbye that fails changes nothing about it.
+        let _ = client.try_disconnect();
+        let _ = events.poll().await;
+        Ok(())
+    })
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// The client library's errors in words for people; its own print Rust's debug form.
+fn describe(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::Io(error) => error.to_string(),
+        ConnectionError::ConnectionRefused(code) => format!("the broker refuses us: {code:?}"),
+        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => "no answer in time".into(),
+        ConnectionError::Tls(error) => format!("TLS: {error}"),
+        other => other.to_string(),
+    }
+}
+
+/// Between half of the pause and all of it, so that the boxes of a clinic do not come back in step after a power cut.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    pause / 2 + (pause / 2).mul_f64(random as f64 / u64::MAX as f64)
+}

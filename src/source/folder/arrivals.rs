@@ -1,0 +1,280 @@
+//! Which files of `incoming/` are complete, in the order of their arrival: inotify events, and a look at the whole folder
+//! now and then. Opens no file.
+
+use super::{Config, failed};
+use crate::source::SourceError;
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What makes a file the same file with the same content, as far as the file system tells without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    /// Change time of the inode: renaming another file of the same size and age over this one shows here.
+    changed: (i64, i64),
+}
+
+impl Identity {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// When it reached the box: the inode's change time, which writing and renaming set and which cannot be set by hand.
+    /// Never later than `now`: the clock of a file server may go ahead.
+    pub(super) fn arrived(self, now: SystemTime) -> SystemTime {
+        let seconds = u64::try_from(self.changed.0).unwrap_or(0);
+        let nanoseconds = u32::try_from(self.changed.1).unwrap_or(0);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).map_or(now, |time| time.min(now))
+    }
+}
+
+/// What is known about a file that is not complete yet.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    identity: Identity,
+    since: Instant,
+}
+
+/// Finds complete files.
+pub(super) struct Arrivals {
+    incoming: PathBuf,
+    settle: Duration,
+    poll: Duration,
+    /// Dropping it ends the events.
+    _watcher: Option<RecommendedWatcher>,
+    events: Receiver<notify::Result<notify::Event>>,
+    last_scan: Option<Instant>,
+    /// Complete files, oldest first, and the same as a set.
+    ready: VecDeque<PathBuf>,
+    is_ready: HashSet<PathBuf>,
+    waiting: HashMap<PathBuf, Waiting>,
+    /// Files whose writer was seen: they are taken when its close is.
+    being_written: HashSet<PathBuf>,
+    /// Files that could not be moved, as they were then.
+    left: HashMap<PathBuf, Identity>,
+    /// Other things that were mentioned in the log once.
+    mentioned: HashSet<PathBuf>,
+}
+
+impl Arrivals {
+    pub(super) fn watch(config: &Config) -> Result<Self, SourceError> {
+        let (sender, events) = channel();
+        // Canonical, because events name the path that was watched.
+        let incoming = fs::canonicalize(&config.incoming).map_err(failed("cannot resolve", &config.incoming))?;
+        let watcher = notify::recommended_watcher(sender).and_then(|mut watcher| {
+            watcher.watch(&incoming, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        let watcher = watcher
+            .inspect_err(|error| log::warn!("{}: no file events, polling only: {error}", incoming.display()))
+            .ok();
+        Ok(Self {
+            incoming,
+            settle: Duration::from_millis(config.settle_ms),
+            poll: Duration::from_millis(config.poll_ms),
+            _watcher: watcher,
+            events,
+            last_scan: None,
+            ready: VecDeque::new(),
+            is_ready: HashSet::new(),
+            waiting: HashMap::new(),
+            being_written: HashSet::new(),
+            left: HashMap::new(),
+            mentioned: HashSet::new(),
+        })
+    }
+
+    /// The next complete file that is not `taken`; `None` at the deadline. Looks at least once, whatever the deadline.
+    pub(super) fn next(
+        &mut self,
+        deadline: Instant,
+        taken: impl Fn(&Path) -> bool,
+    ) -> Result<Option<PathBuf>, SourceError> {
+        loop {
+            while let Ok(event) = self.events.try_recv() {
+                self.note(event);
+            }
+            if self.last_scan.is_none_or(|last| last.elapsed() >= self.poll) {
+                self.scan()?;
+                self.last_scan = Some(Instant::now());
+            }
+            while let Some(path) = self.ready.pop_front() {
+                self.is_ready.remove(&path);
+                if !taken(&path) {
+                    return Ok(Some(path));
+                }
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(None);
+            }
+            let next_scan = self.last_scan.map_or(now, |last| last + self.poll);
+            let wait = deadline.min(next_scan).saturating_duration_since(now);
+            match self.events.recv_timeout(wait) {
+                Ok(event) => self.note(event),
+                Err(RecvTimeoutError::Timeout) => {}
+                // Without a watcher nobody sends: polling is all there is.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
+            }
+        }
+    }
+
+    /// Looks at a file again that was handed over before.
+    pub(super) fn again(&mut self, path: &Path) {
+        self.waiting.remove(path);
+        self.last_scan = None;
+    }
+
+    /// Does not offer a file again until it is another one.
+    pub(super) fn leave(&mut self, path: &Path, identity: Identity) {
+        self.left.insert(path.to_owned(), identity);
+    }
+
+    fn note(&mut self, event: notify::Result<notify::Event>) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                log::warn!("{}: file events failed, looking at the folder instead: {error}", self.incoming.display());
+                self.being_written.clear();
+                self.last_scan = None;
+                return;
+            }
+        };
+        if event.need_rescan() {
+            // Events were lost, a close among them perhaps.
+            self.being_written.clear();
+            self.last_scan = None;
+        }
+        // A rename inside the folder names both paths in one event; the new name comes last.
+        let Some(path) = event.paths.last() else { return };
+        if path.parent() != Some(self.incoming.as_path()) || !may_be_taken(path) {
+            return;
+        }
+        match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => {
+                self.being_written.remove(path);
+                self.offer_closed(&path.clone());
+            }
+            // A new file with content was linked in: that gives no close to wait for.
+            EventKind::Create(CreateKind::File) if !is_empty(path) => {}
+            EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => {
+                self.being_written.insert(path.clone());
+                self.withdraw(&path.clone());
+            }
+            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+                self.being_written.remove(path);
+                self.withdraw(&path.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Offers a file whose writer closed it. An empty one is left to the settle time: some servers create a file, close
+    /// it, and open it again for the content.
+    fn offer_closed(&mut self, path: &Path) {
+        let Ok(metadata) = fs::symlink_metadata(path) else { return };
+        let left = self.left.get(path) == Some(&Identity::of(&metadata));
+        if metadata.is_file() && metadata.size() > 0 && !left {
+            self.offer(path);
+        }
+    }
+
+    fn offer(&mut self, path: &Path) {
+        self.waiting.remove(path);
+        self.left.remove(path);
+        if self.is_ready.insert(path.to_owned()) {
+            self.ready.push_back(path.to_owned());
+        }
+    }
+
+    fn withdraw(&mut self, path: &Path) {
+        if self.is_ready.remove(path) {
+            self.ready.retain(|ready| ready != path);
+        }
+    }
+
+    /// Looks at the whole folder: offers what has stopped changing, oldest first.
+    fn scan(&mut self) -> Result<(), SourceError> {
+        let now = Instant::now();
+        let cannot_list = || failed("cannot list", &self.incoming);
+        let mut seen = HashSet::new();
+        let mut settled = Vec::new();
+        for entry in fs::read_dir(&self.incoming).map_err(cannot_list())? {
+            let entry = entry.map_err(cannot_list())?;
+            let path = entry.path();
+            // Gone since it was listed: nothing to do.
+            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            seen.insert(path.clone());
+            if !metadata.is_file() {
+                if self.mentioned.insert(path.clone()) {
+                    log::warn!("{}: only plain files are taken, this stays where it is", path.display());
+                }
+                continue;
+            }
+            let identity = Identity::of(&metadata);
+            if !may_be_taken(&path) || self.is_ready.contains(&path) || self.left.get(&path) == Some(&identity) {
+                continue;
+            }
+            let waiting = self.waiting.entry(path.clone()).or_insert(Waiting { identity, since: now });
+            if waiting.identity != identity {
+                *waiting = Waiting { identity, since: now };
+            }
+            if now.duration_since(waiting.since) >= self.settle && !self.being_written.contains(&path) {
+                settled.push((identity.modified, path));
+            }
+        }
+        self.waiting.retain(|path, _| seen.contains(path));
+        self.being_written.retain(|path| seen.contains(path));
+        self.left.retain(|path, _| seen.contains(path));
+        self.mentioned.retain(|path| seen.contains(path));
+        settled.sort();
+        for (_, path) in settled {
+            self.offer(&path);
+        }
+        Ok(())
+    }
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.size() == 0)
+}
+
+/// Whether a name is one that the folder takes: no dot file, none of the endings that writers use for unfinished files.
+pub fn may_be_taken(path: &Path) -> bool {
+    let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default().to_ascii_lowercase();
+    let unfinished = [".part", ".tmp", ".partial"].iter().any(|ending| name.ends_with(ending.as_bytes()));
+    !(name.is_empty() || name.starts_with(b".") || unfinished)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unfinished_and_hidden_names_are_left_alone() {
+        for name in [".hidden.png", "a.png.part", "a.tmp", "a.partial", "A.PART", ".part"] {
+            assert!(!may_be_taken(Path::new(name)), "{name}");
+        }
+        for name in ["a.png", "part", "tmp.png", "a.part.png", "no-extension"] {
+            assert!(may_be_taken(Path::new(name)), "{name}");
+        }
+    }
+}

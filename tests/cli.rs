@@ -1,0 +1,181 @@
+//! What the command line promises: outputs that others parse, and exit codes.
+
+mod support;
+
+use roentgen::config::Config;
+use roentgen::report::{NOTICE, Report};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use support::{free_port, output, png, roentgend, stderr, stdout, tiny_bundle};
+
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let bundle = tiny_bundle(root.path());
+    (root, bundle)
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+#[test]
+fn classify_json_has_a_line_for_each_file_in_sorted_order_and_fails_at_the_end() {
+    let (root, bundle) = place();
+    let images = root.path().join("images");
+    fs::create_dir_all(images.join("b")).unwrap();
+    fs::write(images.join("b/2.png"), png(2)).unwrap();
+    fs::write(images.join("a.png"), png(1)).unwrap();
+    fs::write(images.join("b/1-broken.png"), &png(3)[..500]).unwrap();
+    fs::write(images.join(".hidden"), "x").unwrap();
+    let run = |path: &Path| output(roentgend().args(["classify", "--json", "--bundle"]).arg(&bundle).arg(path));
+
+    let mixed = run(&images);
+    assert_eq!(mixed.status.code(), Some(1), "{}", stderr(&mixed));
+    let found = lines(&stdout(&mixed));
+    let paths: Vec<_> = found.iter().map(|line| Path::new(line["path"].as_str().unwrap())).collect();
+    assert_eq!(paths, [images.join("a.png"), images.join("b/1-broken.png"), images.join("b/2.png")]);
+    assert_eq!(found[1]["error"]["code"], "damaged");
+    assert!(!found[1]["error"]["message"].as_str().unwrap().is_empty());
+    for line in [&found[0], &found[2]] {
+        let report: Report = serde_json::from_value(line["report"].clone()).unwrap();
+        let sum: f32 = report.findings.iter().map(|finding| finding.probability).sum();
+        assert!((sum - 1.0).abs() < 1e-4, "{sum}");
+        assert_eq!((report.sequence, report.notice.as_str(), report.backend.as_str()), (0, NOTICE, "onnx"));
+    }
+
+    let good = run(&images.join("a.png"));
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    let again = lines(&stdout(&good));
+    assert_eq!(again[0]["report"]["report_id"], found[0]["report"]["report_id"], "the same image, the same id");
+    assert_ne!(found[2]["report"]["report_id"], found[0]["report"]["report_id"]);
+
+    let missing = run(&root.path().join("nothing.png"));
+    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(lines(&stdout(&missing))[0]["error"]["code"], "unreadable");
+}
+
+#[test]
+fn the_table_shows_the_notice() {
+    let (root, bundle) = place();
+    fs::write(root.path().join("a.png"), png(1)).unwrap();
+    let table = output(roentgend().args(["classify", "--bundle"]).arg(&bundle).arg(root.path().join("a.png")));
+    assert_eq!(table.status.code(), Some(0), "{}", stderr(&table));
+    assert!(stdout(&table).contains("a.png") && stdout(&table).contains(NOTICE), "{}", stdout(&table));
+}
+
+#[test]
+fn bench_json_has_the_fields_that_others_read() {
+    let (_root, bundle) = place();
+    let bench = output(roentgend().args(["bench", "--json", "--runs", "3", "--bundle"]).arg(&bundle));
+    assert_eq!(bench.status.code(), Some(0), "{}", stderr(&bench));
+    let line = &lines(&stdout(&bench))[0];
+    let fields: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = ["backend", "cold_start_ms", "kernel", "median_ms", "min_ms", "peak_rss_mb", "runs", "threads"];
+    assert_eq!(fields, expected);
+    assert_eq!(line["runs"], 3);
+    let number = |key: &str| line[key].as_f64().unwrap();
+    assert!(number("min_ms") > 0.0 && number("min_ms") <= number("median_ms"), "{line}");
+    assert!(number("cold_start_ms") > 0.0 && number("peak_rss_mb") > 1.0, "{line}");
+}
+
+#[test]
+fn config_prints_what_run_would_read() {
+    let printed = output(roentgend().arg("config"));
+    assert_eq!(printed.status.code(), Some(0));
+    assert_eq!(Config::parse(&stdout(&printed), Path::new("printed")).unwrap(), Config::default());
+}
+
+#[test]
+fn bad_configurations_and_bundles_end_with_78_and_say_why() {
+    let (root, bundle) = place();
+    let write = |name: &str, text: &str| {
+        let path = root.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let broken = root.path().join("broken-bundle");
+    fs::create_dir(&broken).unwrap();
+    for entry in fs::read_dir(&bundle).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_file() {
+            fs::copy(entry.path(), broken.join(entry.file_name())).unwrap();
+        }
+    }
+    fs::write(broken.join("model.onnx"), "not a model").unwrap();
+    let cases = [
+        (root.path().join("missing.toml"), "missing.toml"),
+        (write("typo.toml", "[mqtt]\nurll = \"x\"\n"), "line 2"),
+        (write("door.toml", "[source.dicom]\nlisten = \"0.0.0.0:11112\"\n"), "not in this build"),
+        (write("device.toml", "device = \"ward/1\"\n"), "device"),
+        (write("bundle.toml", &format!("bundle = {:?}\n", root.path().join("none"))), "none"),
+        (write("broken.toml", &format!("bundle = {broken:?}\n")), "broken-bundle"),
+    ];
+    for (path, said) in cases {
+        let run = output(roentgend().args(["run", "--config"]).arg(&path));
+        assert_eq!(run.status.code(), Some(78), "{}: {}", path.display(), stderr(&run));
+        assert!(stderr(&run).contains(said), "{} does not say {said}: {}", path.display(), stderr(&run));
+    }
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let (root, bundle) = place();
+    let config = root.path().join("roentgen.toml");
+    let incoming = root.path().join("drop/incoming");
+    let port = free_port();
+    let text = format!(
+        "bundle = {bundle:?}\nstate_dir = {:?}\n[source.folder]\nincoming = {incoming:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n",
+        root.path().join("state")
+    );
+    fs::write(&config, text).unwrap();
+    fs::create_dir_all(&incoming).unwrap();
+    fs::write(root.path().join("drop/done"), "a file where a folder belongs").unwrap();
+    let doctor = output(roentgend().args(["doctor", "--config"]).arg(&config));
+    let said = stdout(&doctor);
+    assert_eq!(doctor.status.code(), Some(1), "{said}");
+    let line = |check: &str| {
+        said.lines().find(|line| line[6..].starts_with(check)).unwrap_or_else(|| panic!("{check}: {said}"))
+    };
+    for check in ["configuration", "bundle", "backends", "incoming"] {
+        assert!(line(check).starts_with("ok"), "{said}");
+    }
+    assert!(line("rejected").starts_with("warn"), "{said}");
+    assert!(line("done").starts_with("FAIL"), "{said}");
+    assert!(line("broker").starts_with("FAIL") && line("broker").contains(&port.to_string()), "{said}");
+    assert!(!root.path().join("state").exists(), "it only looks");
+
+    fs::write(&config, "devise = \"a\"").unwrap();
+    let doctor = output(roentgend().args(["doctor", "--config"]).arg(&config));
+    assert_eq!(doctor.status.code(), Some(78));
+    assert!(stdout(&doctor).starts_with("FAIL"), "{}", stdout(&doctor));
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn demo_once_shows_every_phantom_as_it_came_from_the_broker() {
+    let (_root, bundle) = place();
+    let demo = output(roentgend().args(["demo", "--once", "--bundle"]).arg(&bundle));
+    let said = stdout(&demo);
+    assert_eq!(demo.status.code(), Some(0), "{said}{}", stderr(&demo));
+    for part in ["phantom-1.png", "phantom-2.png", "mosquitto_sub -h 127.0.0.1 -p", "synthetic", "/incoming/"] {
+        assert!(said.contains(part), "{part} is missing: {said}");
+    }
+    assert_eq!(said.matches(NOTICE).count(), 2, "{said}");
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn demo_once_takes_images_and_fails_when_one_is_rejected() {
+    let (root, bundle) = place();
+    let images = root.path().join("images");
+    fs::create_dir(&images).unwrap();
+    fs::write(images.join("good.png"), png(5)).unwrap();
+    let run = || output(roentgend().args(["demo", "--once", "--bundle"]).arg(&bundle).arg("--images").arg(&images));
+    assert_eq!(run().status.code(), Some(0));
+    fs::write(images.join("bad.png"), "no image").unwrap();
+    let demo = run();
+    let said = stdout(&demo);
+    assert_eq!(demo.status.code(), Some(1), "{said}{}", stderr(&demo));
+    assert!(said.contains("0002-good.png") && said.contains("rejected: 0001-bad.png"), "{said}");
+}

@@ -1,0 +1,169 @@
+//! What the tests of the real program share: a tiny model bundle, phantoms as PNG, a child process that never outlives its
+//! test. Not a test.
+
+#![allow(dead_code, reason = "every test file uses its own part of this")]
+
+use roentgen::bundle::{BundleWriter, Manifest};
+use roentgen::network::int8::{Conv, Layer, Network};
+use roentgen::preprocess::preprocess;
+use roentgen::quant::QuantParams;
+use roentgen::radiograph::phantom;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+/// How long anything may take on a loaded machine; a test that passes does not wait for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A network of the right shapes and few channels: 224 × 224 in, 7 × 7 out, a millisecond an image.
+fn tiny_network() -> Network {
+    let activation = QuantParams { scale: 0.02, zero_point: 0 };
+    let conv = |name: &str, in_channels: usize, out_channels: usize, kernel: usize, input, output| {
+        let count = out_channels * kernel * kernel * in_channels;
+        Conv {
+            name: name.into(),
+            in_channels,
+            out_channels,
+            kernel,
+            weights: (0..count).map(|i| ((i * 89 + 13) % 251) as u8 as i8).collect(),
+            weight_scales: vec![0.002; out_channels],
+            bias: (0..out_channels).map(|i| i as i32 * 40).collect(),
+            input,
+            output,
+        }
+    };
+    let mut trunk =
+        vec![Layer::Conv(conv("block1_conv1", 1, 4, 3, QuantParams { scale: 1.0 / 255.0, zero_point: 0 }, activation))];
+    trunk.extend([Layer::MaxPool2, Layer::MaxPool2, Layer::MaxPool2, Layer::MaxPool2, Layer::MaxPool2]);
+    let logits = QuantParams { scale: 0.05, zero_point: 128 };
+    Network { input_size: 224, trunk, head: conv("head", 4, 4, 1, activation, logits) }
+}
+
+/// Writes the tiny bundle into `folder` and returns its directory.
+pub(crate) fn tiny_bundle(folder: &Path) -> PathBuf {
+    let network = tiny_network();
+    let directory = folder.join("tiny");
+    let golden = preprocess(&phantom::radiograph(1, 224));
+    let manifest = Manifest::for_network("tiny", "0.0.1", &network);
+    BundleWriter::new(manifest, &network, &[golden]).expect("a sound network").write(&directory).expect("a bundle");
+    directory
+}
+
+/// A phantom as PNG; every seed is another image.
+pub(crate) fn png(seed: u64) -> Vec<u8> {
+    let size = 96;
+    let grey = image::GrayImage::from_raw(size, size, phantom::phantom(seed, size)).expect("size² pixels");
+    let mut bytes = Vec::new();
+    grey.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).expect("an encoder");
+    bytes
+}
+
+/// The real program.
+pub(crate) fn roentgend() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roentgend"));
+    command.stdin(Stdio::null()).env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// Runs it to its end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.output().expect("roentgend runs")
+}
+
+/// Its standard output as text.
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+/// Its standard error as text.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+/// A child process that is killed when the test is over.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
+    }
+
+    /// Sends a signal by name, e.g. `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill");
+        assert!(sent.success(), "kill -{name} {id}");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the process to end", || {
+            status = self.0.try_wait().expect("a child of ours");
+            status.is_some()
+        });
+        status.expect("waited for")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks until the answer is yes.
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The names in a folder, sorted; none where there is no folder.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("listed").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    names
+}
+
+/// A loopback port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port()
+}
+
+/// mosquitto's program; `None` where it is missing, which CI does not forgive.
+pub(crate) fn mosquitto() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .map(|folder| folder.join("mosquitto"))
+        .find(|program| program.is_file());
+    if found.is_none() {
+        let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| env::var_os(name).is_some());
+        assert!(!required, "mosquitto is missing: install the package mosquitto");
+        eprintln!("SKIPPED: mosquitto is missing; install the package mosquitto to run this test");
+    }
+    found
+}
+
+/// Starts mosquitto on a configuration that listens on `port`, and waits until it does.
+pub(crate) fn start_mosquitto(program: &Path, config: &Path, port: u16) -> Process {
+    let mut command = Command::new(program);
+    command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+    let broker = Process::spawn(&mut command);
+    wait_for("mosquitto to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    broker
+}
+
+/// The name of the user who runs the tests: mosquitto, started by root, would become another one.
+pub(crate) fn user() -> String {
+    let id = Command::new("id").arg("-un").output().expect("id");
+    String::from_utf8(id.stdout).expect("UTF-8").trim().to_owned()
+}

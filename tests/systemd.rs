@@ -1,0 +1,46 @@
+//! What the daemon tells its service manager: ready once it works, a watchdog beat by its own turns, stopping at the end.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use support::{PATIENCE, Process, free_port, roentgend, tiny_bundle};
+
+#[test]
+fn the_service_manager_hears_ready_then_the_watchdog_then_stopping() {
+    let root = tempfile::tempdir().unwrap();
+    let bundle = tiny_bundle(root.path());
+    let config = root.path().join("roentgend.toml");
+    let text = format!(
+        "bundle = {bundle:?}\nstate_dir = {:?}\n[source.folder]\nincoming = {:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n",
+        root.path().join("state"),
+        root.path().join("drop/incoming"),
+        free_port()
+    );
+    fs::write(&config, text).unwrap();
+    let path = root.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut bytes = [0; 512];
+        let length = manager.recv(&mut bytes).expect("the daemon has something to say");
+        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+    };
+
+    let mut command = roentgend();
+    command.args(["run", "--config"]).arg(&config).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
+    let mut daemon = Process::spawn(&mut command);
+    assert_eq!(hear(), "READY=1");
+    assert!(root.path().join("drop/incoming").is_dir(), "ready means ready");
+    for _ in 0..3 {
+        assert_eq!(hear(), "WATCHDOG=1");
+    }
+    daemon.signal("TERM");
+    let mut last = BTreeSet::new();
+    while !last.contains("STOPPING=1") {
+        last.insert(hear());
+    }
+    assert!(last.iter().all(|said| said == "WATCHDOG=1" || said == "STOPPING=1"), "{last:?}");
+    assert_eq!(daemon.wait().code(), Some(0));
+}

@@ -188,3 +188,32 @@ fn the_radiography_databases_own_layout_is_split_and_trained_on() {
     let error = refused(dir, "train --model {}/trunk.safetensors --data {}/data");
     assert!(error.contains("roentgen-host import"), "{error}");
 }
+
+#[test]
+fn fine_tuning_changes_the_blocks_it_was_told_to_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    write_trunk(&dir.join("trunk.safetensors"));
+    write_data(&dir.join("data"));
+    done(dir, "import --weights {}/trunk.safetensors --convention caffe --out {}/model.safetensors");
+    let train = "train --model {}/model.safetensors --data {}/data --out {}/fine.safetensors --lr 0.01 --epochs 20 \
+                 --unfreeze block4 --fine-epochs 2 --fine-batch 8 --log {}/log.csv";
+    let said = done(dir, train);
+    assert!(said.contains("epoch   2") && said.contains("head alone"), "{said}");
+    let log = fs::read_to_string(dir.join("log.csv")).unwrap();
+    assert_eq!(log.lines().count(), 3, "a header and a line a pass: {log}");
+
+    let (before, after) = (fs::read(dir.join("model.safetensors")), fs::read(dir.join("fine.safetensors")));
+    let (before, after) = (before.unwrap(), after.unwrap());
+    let before = safetensors::SafeTensors::deserialize(&before).unwrap();
+    let after = safetensors::SafeTensors::deserialize(&after).unwrap();
+    for block in 1..=5 {
+        let name = format!("block{block}_conv1.weight");
+        let same = before.tensor(&name).unwrap().data() == after.tensor(&name).unwrap().data();
+        assert_eq!(same, block < 4, "{name}");
+    }
+    // The changed model is a whole one: it can be quantized.
+    done(dir, "quantize --model {}/fine.safetensors --data {}/data --out {}/bundle --calibration-images 16");
+    let manifest = Bundle::open(&dir.join("bundle")).unwrap().manifest().clone();
+    assert!(manifest.provenance["training"].contains("fine-tuned from block 4 up"), "{:?}", manifest.provenance);
+}

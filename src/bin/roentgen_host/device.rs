@@ -1,19 +1,20 @@
-//! The one place that chooses where tensors live: the GPU when built with the `cuda` feature, else burn's Flex (CPU).
+//! The one place that chooses where tensors live: any GPU with a Vulkan driver with the `vulkan` feature, else burn's
+//! Flex (CPU).
 
 use burn::tensor::Device;
 
 /// Where everything is computed.
-#[cfg(feature = "cuda")]
+#[cfg(feature = "vulkan")]
 pub(crate) fn device() -> Device {
-    Device::cuda(0)
+    Device::vulkan(burn::tensor::DeviceKind::default())
 }
 
 /// Where everything is computed.
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(feature = "vulkan"))]
 pub(crate) fn device() -> Device {
     Device::flex()
 }
 
 /// Images that go through the trunk together. On a CPU one at a time keeps a layer's activations in the cache, and
 /// the cores are used by running images side by side; a GPU wants many at once.
-pub(crate) const BATCH: usize = if cfg!(feature = "cuda") { 64 } else { 1 };
+pub(crate) const BATCH: usize = if cfg!(feature = "vulkan") { 32 } else { 1 };

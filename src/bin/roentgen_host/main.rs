@@ -1,5 +1,6 @@
 //! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
 
+mod augment;
 mod calibrate;
 mod correct;
 mod dataset;
@@ -7,6 +8,7 @@ mod device;
 mod evaluate;
 mod evaluation;
 mod features;
+mod finetune;
 mod fold;
 mod import;
 mod import_onnx;
@@ -16,6 +18,7 @@ mod model;
 mod pack;
 mod progress;
 mod quantize;
+mod random;
 mod standardize;
 mod training;
 mod weights;

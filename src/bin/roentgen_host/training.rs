@@ -7,9 +7,11 @@
 use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::device::device;
 use crate::features::{self, Cache};
+use crate::finetune::{self, Images, finetune};
 use crate::metrics::{Metrics, best, negative_log_likelihood};
 use crate::model::logits;
 use crate::progress::Progress;
+use crate::random::SplitMix;
 use crate::standardize::Standardize;
 use crate::weights::{FloatConv, FloatModel};
 use anyhow::{Context, Result, ensure};
@@ -61,6 +63,42 @@ pub(crate) struct Args {
     /// Use at most so many images of every class and split: for a quick trial
     #[arg(long)]
     limit: Option<usize>,
+    /// What to fine-tune after the head: everything from this block upwards
+    #[arg(long, value_enum, default_value_t = Unfreeze::None)]
+    unfreeze: Unfreeze,
+    #[command(flatten)]
+    fine: finetune::Settings,
+}
+
+/// From where the trunk is fine-tuned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Unfreeze {
+    /// The head alone.
+    None,
+    /// Block 5 and the head.
+    Block5,
+    /// Blocks 4 and up.
+    Block4,
+    /// Blocks 3 and up.
+    Block3,
+    /// Blocks 2 and up.
+    Block2,
+    /// Everything.
+    All,
+}
+
+impl Unfreeze {
+    /// The lowest block that is trained, if any.
+    fn first_block(self) -> Option<usize> {
+        match self {
+            Unfreeze::None => None,
+            Unfreeze::Block5 => Some(5),
+            Unfreeze::Block4 => Some(4),
+            Unfreeze::Block3 => Some(3),
+            Unfreeze::Block2 => Some(2),
+            Unfreeze::All => Some(1),
+        }
+    }
 }
 
 /// Whether rare classes count more.
@@ -100,17 +138,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut data = Dataset::open(&args.data)?;
     data.assign_splits(args.seed);
     let cache = Cache::open(&features::folder(args.cache.as_deref(), &args.model), &model)?;
-    let examples = |split: Split| -> Result<Examples> {
+    let samples = |split: Split| -> Result<Vec<Sample>> {
         let all = data.of(split);
         let samples: Vec<Sample> = args.limit.map_or_else(|| all.clone(), |limit| thin(&all, limit));
         ensure!(!samples.is_empty(), "{} holds no image for {split}", args.data.display());
-        let features = features::features(&model, &samples, &cache, &format!("features of {split}"))?;
+        Ok(samples)
+    };
+    let (train_samples, val_samples) = (samples(Split::Train)?, samples(Split::Val)?);
+    let examples = |split: Split, samples: &[Sample]| -> Result<Examples> {
+        let features = features::features(&model, samples, &cache, &format!("features of {split}"))?;
         Ok(Examples { features, labels: samples.iter().map(|sample| sample.label).collect() })
     };
-    let (train, val) = (examples(Split::Train)?, examples(Split::Val)?);
+    let (train, val) = (examples(Split::Train, &train_samples)?, examples(Split::Val, &val_samples)?);
 
     let head = train_head(args, &train, &val)?;
-    let on_val: Vec<[f32; 4]> = val.features.iter().map(|features| logits(&head, features)).collect();
+    let mut on_val: Vec<[f32; 4]> = val.features.iter().map(|features| logits(&head, features)).collect();
+    model.head = Some(head);
+    if let Some(first_block) = args.unfreeze.first_block() {
+        println!(
+            "val, head alone: {}",
+            Metrics::count(val.labels.iter().copied().zip(on_val.iter().map(best))).table()
+        );
+        let (train, val) = (Images::read(&train_samples)?, Images::read(&val_samples)?);
+        (model, on_val) = finetune(model, first_block, train, &val, &args.fine, args.seed, &args.out)?;
+    }
     let temperature = fit_temperature(&on_val, &val.labels);
     let metrics = Metrics::count(val.labels.iter().copied().zip(on_val.iter().map(best)));
     println!("val: {}", metrics.table());
@@ -120,7 +171,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         negative_log_likelihood(&on_val, &val.labels, temperature)
     );
 
-    model.head = Some(head);
     let notes = [
         ("temperature", temperature.to_string()),
         ("preprocessing", preprocess::VERSION.to_owned()),
@@ -129,14 +179,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ("val_accuracy", format!("{:.4}", metrics.accuracy)),
         (
             "training",
-            format!(
-                "head only, on the frozen trunk: AdamW, lr {}, weight decay {}, batch {}, seed {}, class weights {}",
-                args.lr,
-                args.weight_decay,
-                args.batch,
-                args.seed,
-                args.class_weights.name()
-            ),
+            match args.unfreeze.first_block() {
+                None => format!(
+                    "head only, on the frozen trunk: AdamW, lr {}, weight decay {}, batch {}, seed {}, class weights {}",
+                    args.lr,
+                    args.weight_decay,
+                    args.batch,
+                    args.seed,
+                    args.class_weights.name()
+                ),
+                Some(block) => format!("fine-tuned from block {block} up, seed {}: {}", args.seed, args.fine.words()),
+            },
         ),
     ];
     model.notes.extend(notes.map(|(key, value)| (key.to_owned(), value)));
@@ -167,11 +220,11 @@ fn train_head(args: &Args, train: &Examples, val: &Examples) -> Result<FloatConv
         linear: LinearConfig::new(channels, Label::ALL.len()).with_initializer(Initializer::Zeros).init(&device),
     };
     let mut order: Vec<usize> = (0..xs.len()).collect();
-    let mut random = SplitMix(args.seed);
+    let mut random = SplitMix::new(args.seed);
     let mut chosen: Option<(f64, usize, FloatConv)> = None;
     let progress = Progress::start("training the head", args.epochs);
     for epoch in 0..args.epochs {
-        shuffle(&mut order, &mut random);
+        random.shuffle(&mut order);
         for step in order.chunks(args.batch) {
             let (x, y) = step_tensors(step, &xs, &train.labels, &device);
             let gradients = loss.forward(head.linear.forward(x), y).backward();
@@ -236,27 +289,6 @@ fn fit_temperature(logits: &[[f32; 4]], truth: &[Label]) -> f64 {
     f64::midpoint(low, high).exp()
 }
 
-/// Fisher and Yates's shuffle.
-fn shuffle(order: &mut [usize], random: &mut SplitMix) {
-    for last in (1..order.len()).rev() {
-        // The bias of the remainder is below 2⁻⁵⁰ for any data set that fits in memory.
-        order.swap(last, (random.next() % (last as u64 + 1)) as usize);
-    }
-}
-
-/// Steele, Lea and Flood's SplitMix64: the same numbers on every machine, for ever.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,19 +301,5 @@ mod tests {
         let temperature = fit_temperature(&logits, &truth);
         // 100 of 400 go to one of three other classes: p = 3/4 needs e^(20/T) / (e^(20/T) + 3) = 3/4.
         assert!((20.0 / temperature - 9f64.ln()).abs() < 0.01, "{temperature}");
-    }
-
-    #[test]
-    fn a_shuffle_keeps_every_index_and_follows_the_seed() {
-        let shuffled = |seed| {
-            let mut order: Vec<usize> = (0..100).collect();
-            shuffle(&mut order, &mut SplitMix(seed));
-            order
-        };
-        let mut sorted = shuffled(1);
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
-        assert_eq!(shuffled(1), shuffled(1));
-        assert_ne!(shuffled(1), shuffled(2));
     }
 }

@@ -147,7 +147,7 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
     let evaluate = "evaluate --bundle {}/bundle --data {}/data --model {}/trained.safetensors --json";
     let measured = json(&done(dir, evaluate));
     assert_eq!((&measured["n"], &measured["split"]), (&16.into(), &"test".into()));
-    assert!(measured["float"]["metrics"]["accuracy"].as_f64() >= Some(0.9), "{measured}");
+    assert!(measured["float"]["accuracy"].as_f64() >= Some(0.9), "{measured}");
     assert!(measured["int8"]["accuracy"].as_f64() >= Some(0.9), "{measured}");
     assert!(measured["cost"]["mean_probability_difference"].as_f64() <= Some(0.1), "{measured}");
     assert_eq!(measured["populations"]["adult"]["n"], 8);

@@ -3,6 +3,8 @@
 //! `.cache/venv/bin/python`, else `python3`). Where it cannot be imported the comparison with it is skipped and says so,
 //! unless `CI` or `ROENTGEN_REQUIRE_PEERS` is set.
 
+mod common;
+
 use roentgen::bundle::{Bundle, BundleWriter, Manifest};
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::network::int8::{Conv, Layer, Network};
@@ -291,5 +293,35 @@ fn the_committed_bundle_gives_its_golden_vectors_everywhere() {
     for (found, expected) in witness.iter().zip(&golden) {
         assert_same("ONNX Runtime", "features", &found.1, &expected.features);
         assert_same("ONNX Runtime", "evidence", &found.0, &expected.evidence);
+    }
+}
+
+#[test]
+fn the_committed_bundle_agrees_on_real_radiographs() {
+    let files = common::shared_files("radiographs/test/covid", ".png");
+    let more = common::shared_files("radiographs/test/normal", ".png");
+    // A few of each: all five hundred were compared once, and this repeats the comparison at every run.
+    let images: Vec<Tensor<u8>> = files
+        .iter()
+        .step_by(15)
+        .chain(more.iter().step_by(20))
+        .map(|path| {
+            let radiograph = roentgen::radiograph::open(path, &Default::default(), &common::key())
+                .unwrap_or_else(|refusal| panic!("{}: {refusal}", path.display()));
+            roentgen::preprocess::preprocess(&radiograph)
+        })
+        .collect();
+    if images.is_empty() {
+        return;
+    }
+    assert_eq!(images.len(), 20);
+    let bundle = Bundle::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/cxr-vgg16")).unwrap();
+    let classifier = OnnxClassifier::load(&bundle).unwrap();
+    let tract: Vec<Outputs> = images.iter().map(|image| classifier.run(image).unwrap()).collect();
+    let shapes = (tract[0].0.shape(), tract[0].1.shape());
+    let Some(witness) = onnx_runtime(&bundle.model_onnx().unwrap(), &images, shapes) else { return };
+    for (found, expected) in tract.iter().zip(&witness) {
+        assert_same("tract", "features", &found.1, &expected.1);
+        assert_same("tract", "evidence", &found.0, &expected.0);
     }
 }

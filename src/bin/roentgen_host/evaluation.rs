@@ -48,7 +48,8 @@ pub(crate) struct Evaluation {
 pub(crate) struct FloatFigures {
     /// Measured now, or taken from the bundle's own report.
     pub(crate) source: Source,
-    /// The figures.
+    /// The figures, beside `source` in the JSON as those of int8 stand there.
+    #[serde(flatten)]
     pub(crate) metrics: Metrics,
 }
 

@@ -239,9 +239,12 @@ fn what_the_tags_say_is_no_chest_radiograph_is_refused_with_its_reason() {
     }
     let unknown = good.file("1.2.840.10008.1.2.4.100");
     assert_eq!(open(&unknown).unwrap_err().code, RefusalCode::Unsupported);
-    for chest in ["CHEST", "Thorax", "CHEST PA", ""] {
+    for chest in ["CHEST", "Thorax", "CHEST PA", "", "PORT CHEST", "PCHEST", "PECHO", "2- TORAX", "T\u{d3}RAX"] {
         assert!(open(&good.clone().text(body_part, "CS", chest).file(EXPLICIT)).is_ok(), "{chest:?}");
     }
+    // The same in Latin-1, one byte a letter.
+    let latin = good.clone().bytes(body_part, "CS", b"T\xd3RAX ");
+    assert!(open(&latin.file(EXPLICIT)).is_ok());
     for modality in ["DX", "OT", "RG", ""] {
         assert!(open(&good.clone().text((8, 0x60), "CS", modality).file(EXPLICIT)).is_ok(), "{modality:?}");
     }

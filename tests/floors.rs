@@ -41,49 +41,66 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The top-level modules that a line of code names as `crate::module`, one or several in braces.
-fn named_modules(line: &str) -> Vec<String> {
-    let code = line.split("//").next().unwrap_or("");
+/// The top-level modules that `code` names as `crate::module`, one or several in braces, over however many lines.
+fn named_modules(code: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        let candidates: Vec<&str> = match rest.strip_prefix('{') {
-            Some(list) => list.split([',', '}']).collect(),
-            None => vec![rest],
+        let rest = code[at + "crate::".len()..].trim_start();
+        let Some(list) = rest.strip_prefix('{') else {
+            names.push(first_name(rest));
+            continue;
         };
-        for candidate in candidates {
-            let name: String =
-                candidate.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-            if !name.is_empty() {
-                names.push(name);
+        // The first name of every item at the list's own depth: `{a::b, c::{d, e}}` names a and c.
+        let (mut depth, mut item) = (0, String::new());
+        for letter in list.chars() {
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => names.push(first_name(&std::mem::take(&mut item))),
+                _ => item.push(letter),
             }
         }
+        names.push(first_name(&item));
     }
+    names.retain(|name| !name.is_empty());
     names
+}
+
+/// The identifier that `text` begins with.
+fn first_name(text: &str) -> String {
+    text.trim_start().chars().take_while(|letter| letter.is_ascii_alphanumeric() || *letter == '_').collect()
+}
+
+/// The code of a file without its comments and without the test module that ends it.
+fn code_only(text: &str) -> String {
+    let before_tests = text.find("\n#[cfg(test)]\nmod ").map_or(text, |end| &text[..end]);
+    before_tests.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
 /// The imports of `module`'s file `text` that break the floors, each as a sentence. Test modules, which stand at a
 /// file's end, may look anywhere.
-fn breaches(module: &str, text: &str) -> Vec<String> {
+fn breaches(module: &str, is_top: bool, text: &str) -> Vec<String> {
     let floors: BTreeMap<&str, u32> = FLOORS.into_iter().collect();
     let Some(&floor) = floors.get(module) else {
         return vec![format!("module `{module}` stands on no floor: add it to src/lib.rs and to this test")];
     };
-    let mut found = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.starts_with("#[cfg(test)]") {
-            break;
-        }
-        for name in named_modules(line) {
-            let allowed = name == module
-                || NEIGHBOURS.contains(&(module, name.as_str()))
-                || floors.get(name.as_str()).is_some_and(|&other| other < floor);
-            if !allowed {
-                found.push(format!("line {}: `{module}` (floor {floor}) imports `{name}`", index + 1));
-            }
-        }
+    let code = code_only(text);
+    let mut names = named_modules(&code);
+    // In a file that is itself a top-level module, `super` is the crate.
+    if is_top {
+        names.extend(named_modules(&code.replace("super::", "crate::")));
     }
-    found
+    names.sort_unstable();
+    names.dedup();
+    let allowed = |name: &str| {
+        name == module || NEIGHBOURS.contains(&(module, name)) || floors.get(name).is_some_and(|&other| other < floor)
+    };
+    names
+        .into_iter()
+        .filter(|name| !allowed(name))
+        .map(|name| format!("`{module}` (floor {floor}) imports `{name}`"))
+        .collect()
 }
 
 #[test]
@@ -102,7 +119,10 @@ fn a_module_imports_only_from_lower_floors() {
         let module = first.trim_end_matches(".rs");
         let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         read += 1;
-        all.extend(breaches(module, &text).into_iter().map(|breach| format!("{}: {breach}", relative.display())));
+        let is_top = relative.components().count() == 1;
+        all.extend(
+            breaches(module, is_top, &text).into_iter().map(|breach| format!("{}: {breach}", relative.display())),
+        );
     }
     assert!(read >= 15, "only {read} sources were read: is the walk broken?");
     assert!(all.is_empty(), "imports against the floors:\n{}", all.join("\n"));
@@ -126,9 +146,14 @@ fn the_library_imports_no_training_crate() {
 
 #[test]
 fn a_breach_would_be_found() {
-    assert_eq!(breaches("tensor", "use crate::pipeline::run;\n").len(), 1);
-    assert_eq!(breaches("radiograph", "use crate::{pseudonym::Key, sink, outbox};\n").len(), 2);
-    assert_eq!(breaches("source", "let x = crate::sink::mqtt::thing();\n").len(), 1);
-    assert!(breaches("pipeline", "use crate::sink::Sink;\n// crate::nothing\n").is_empty());
-    assert!(breaches("sink", "#[cfg(test)]\nuse crate::pipeline::run;\n").is_empty());
+    let count = |module, text| breaches(module, true, text).len();
+    assert_eq!(count("tensor", "use crate::pipeline::run;\n"), 1);
+    assert_eq!(count("radiograph", "use crate::{pseudonym::Key, sink, outbox};\n"), 2);
+    assert_eq!(count("radiograph", "use crate::{\n    pseudonym::{Key, sink},\n    outbox,\n};\n"), 1);
+    assert_eq!(count("source", "let x = crate::sink::mqtt::thing();\n"), 1);
+    assert_eq!(count("outbox", "use super::sink;\n"), 1);
+    assert_eq!(breaches("sink", false, "use super::Sink;\n").len(), 0);
+    assert_eq!(count("sink", "#[cfg(test)]\nuse crate::pipeline::run;\n"), 1);
+    assert_eq!(count("sink", "fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::pipeline::run;\n}\n"), 0);
+    assert_eq!(count("pipeline", "use crate::sink::Sink;\n// crate::nothing\n"), 0);
 }

@@ -121,7 +121,8 @@ fn truncated_files_are_refused_as_damaged() {
 
 #[test]
 fn other_formats_are_named_as_unknown() {
-    for bytes in [&b""[..], b"GIF89a", b"II*\0", b"BM", b"%PDF-1.7", b"RIFF0000WEBP", &[0; 200]] {
+    assert_eq!(open(b"").unwrap_err().code, RefusalCode::Damaged);
+    for bytes in [&b"GIF89a"[..], b"II*\0", b"BM", b"%PDF-1.7", b"RIFF0000WEBP", &[0; 200]] {
         assert_eq!(open(bytes).unwrap_err().code, RefusalCode::UnknownFormat);
     }
 }

@@ -204,6 +204,10 @@ pub fn open_bytes(bytes: &[u8], limits: &Limits, key: &Key) -> Result<Radiograph
         Some(Format::Dicom(start)) => return dicom::open(bytes, start, content_sha256, limits, key),
         Some(Format::Png) => raster::open_png(bytes, limits)?,
         Some(Format::Jpeg) => raster::open_jpeg(bytes, limits)?,
+        None if bytes.is_empty() => {
+            let message = "This file is empty: it was cut off on its way. Send it again.";
+            return Err(Refusal::new(RefusalCode::Damaged, message));
+        }
         None => {
             return Err(Refusal::new(
                 RefusalCode::UnknownFormat,

@@ -33,8 +33,9 @@ const MODALITIES: [&str; 5] = ["CR", "DX", "RG", "OT", "SC"];
 /// The standard's defined terms of View Position for the trunk.
 const VIEWS: [&str; 8] = ["AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"];
 
-/// How names of the chest begin.
-const CHEST: [&str; 5] = ["CHEST", "THORAX", "TORAX", "LUNG", "PULMO"];
+/// What names of the chest hold, in the languages seen in the field ("PORT CHEST", "PCHEST", "2-TORAX", "PECHO"). `TRAX`
+/// is Spanish and Portuguese TÓRAX without the letter that the file's character set may have spoiled.
+const CHEST: [&str; 7] = ["CHEST", "THORAX", "TORAX", "TRAX", "PECHO", "LUNG", "PULMO"];
 
 /// Codes of the chest and the lungs: SNOMED CT, and SNOMED RT as older files have it.
 const CHEST_CODES: [&str; 7] = ["51185008", "43799004", "39607008", "816094009", "T-D3000", "T-D3050", "T-28000"];
@@ -73,9 +74,9 @@ pub(super) fn check(object: &InMemDicomObject) -> Result<(), Refusal> {
 /// Whether the tags name a body part, and another than the chest.
 fn wrong_body_part(object: &InMemDicomObject) -> bool {
     if let Some(name) = text(object, tags::BODY_PART_EXAMINED) {
-        let name = name.to_ascii_uppercase();
+        let letters: String = name.chars().filter(char::is_ascii).map(|letter| letter.to_ascii_uppercase()).collect();
         // "CHESTABDOMEN" is another examination, with another field.
-        return name.contains("ABD") || !CHEST.iter().any(|chest| name.starts_with(chest));
+        return letters.contains("ABD") || !CHEST.iter().any(|chest| letters.contains(chest));
     }
     let region = object.get(tags::ANATOMIC_REGION_SEQUENCE).and_then(|element| element.items()?.first());
     let code = region.and_then(|region| text(region, tags::CODE_VALUE));

@@ -18,6 +18,9 @@ pub(crate) struct Strength {
     gamma: f32,
     contrast: f32,
     brightness: f32,
+    /// Smallest side, in pixels, to which a copy is shrunk before it is enlarged again.
+    resample: f32,
+    sharpen: f32,
     noise: f32,
     border: f32,
     marker: f32,
@@ -33,9 +36,32 @@ impl Default for Strength {
             gamma: 0.4,
             contrast: 0.3,
             brightness: 25.0,
+            resample: 80.0,
+            sharpen: 1.2,
             noise: 10.0,
             border: 0.10,
             marker: 0.22,
+        }
+    }
+}
+
+impl Strength {
+    /// All changes times `factor` (0..=1), but for blur and markers, whose strength is not the point: that they come is.
+    pub(crate) fn scaled(factor: f32) -> Self {
+        let full = Self::default();
+        Self {
+            rotation: full.rotation * factor,
+            shift: full.shift * factor,
+            scale: full.scale * factor,
+            aspect: full.aspect * factor,
+            gamma: full.gamma * factor,
+            contrast: full.contrast * factor,
+            brightness: full.brightness * factor,
+            resample: N as f32 - (N as f32 - full.resample) * factor,
+            sharpen: full.sharpen * factor,
+            noise: full.noise * factor,
+            border: full.border * factor,
+            marker: full.marker,
         }
     }
 }
@@ -45,14 +71,14 @@ pub(crate) fn augment(image: &[u8], strength: &Strength, random: &mut SplitMix) 
     let mut x: Vec<f32> = image.iter().map(|&grey| f32::from(grey)).collect();
     x = warp(&x, strength, random);
     if random.chance(0.5) {
-        let side = random.uniform(80.0, N as f32) as usize;
+        let side = random.uniform(strength.resample, N as f32) as usize;
         x = resample(&x, side);
     }
     if random.chance(0.4) {
         let sigma = random.uniform(0.3, 1.6);
         blur(&mut x, sigma);
     } else if random.chance(0.4) {
-        sharpen(&mut x, random.uniform(0.2, 1.2));
+        sharpen(&mut x, random.uniform(0.0, strength.sharpen));
     }
     expose(&mut x, strength, random);
     if random.chance(0.5) {
@@ -239,6 +265,17 @@ mod tests {
         assert_eq!(copy(1), copy(1));
         assert_ne!(copy(1), copy(2));
         assert_eq!(copy(3).len(), N * N);
+    }
+
+    #[test]
+    fn a_weaker_augmentation_changes_less() {
+        let image: Vec<u8> = roentgen::radiograph::phantom::phantom(1, N as u32);
+        let change = |factor| -> u64 {
+            let copies = (0..20).map(|seed| augment(&image, &Strength::scaled(factor), &mut SplitMix::new(seed)));
+            copies.flatten().zip(image.iter().cycle()).map(|(a, &b)| u64::from(a.abs_diff(b))).sum()
+        };
+        let (weak, half, full) = (change(0.1), change(0.5), change(1.0));
+        assert!(weak < half && half < full, "{weak} {half} {full}");
     }
 
     #[test]

@@ -28,16 +28,16 @@ use std::time::Instant;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Settings {
     /// Passes of fine-tuning over as many images as the training split has
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 14)]
     pub(crate) fine_epochs: usize,
     /// Greatest step size of AdamW while fine-tuning, reached after the warm-up and lowered along a cosine
-    #[arg(long, default_value_t = 5e-5)]
+    #[arg(long, default_value_t = 6e-5)]
     pub(crate) fine_lr: f64,
     /// AdamW's weight decay while fine-tuning
     #[arg(long, default_value_t = 0.02)]
     pub(crate) fine_weight_decay: f32,
     /// Images a step while fine-tuning
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 64)]
     pub(crate) fine_batch: usize,
     /// Share of the truth that is spread over all classes, 0..1
     #[arg(long, default_value_t = 0.05)]
@@ -51,6 +51,9 @@ pub(crate) struct Settings {
     /// How slowly the averaged weights follow the trained ones, 0..1 (exponential moving average a step)
     #[arg(long, default_value_t = 0.998)]
     pub(crate) average: f64,
+    /// How strongly training images are changed, 0..1: more is harder to learn and withstands more
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) augmentation: f32,
     /// Fit the run into so many minutes: the schedule follows the clock where that is ahead of the passes
     #[arg(long)]
     pub(crate) minutes: Option<f64>,
@@ -63,14 +66,16 @@ impl Settings {
     /// The settings that shape the model, for its notes.
     pub(crate) fn words(&self) -> String {
         format!(
-            "AdamW, lr {}, weight decay {}, batch {}, label smoothing {}, dropout {}, balance {}, average {}",
+            "AdamW, lr {}, weight decay {}, batch {}, label smoothing {}, dropout {}, balance {}, average {}, \
+             augmentation {}",
             self.fine_lr,
             self.fine_weight_decay,
             self.fine_batch,
             self.label_smoothing,
             self.dropout,
             self.balance,
-            self.average
+            self.average,
+            self.augmentation
         )
     }
 }
@@ -150,6 +155,7 @@ pub(crate) fn finetune(
     seed: u64,
     out: &Path,
 ) -> Result<(FloatModel, Vec<[f32; 4]>)> {
+    ensure!((0.0..=1.0).contains(&settings.augmentation), "--augmentation goes from 0 to 1");
     ensure!(settings.fine_batch > 0 && settings.fine_epochs > 0, "--fine-batch and --fine-epochs must be at least 1");
     let plain = crate::device::device();
     let device = plain.clone().autodiff();
@@ -267,6 +273,7 @@ fn learning_rate(greatest: f64, part: f64) -> f64 {
 fn loader(train: Images, settings: &Settings, seed: u64, total: usize) -> Receiver<Step> {
     let (sender, receiver) = sync_channel(4);
     let (batch, balance) = (settings.fine_batch, settings.balance);
+    let strength = Strength::scaled(settings.augmentation);
     std::thread::spawn(move || {
         let mut random = SplitMix::of(&[seed, 0xa6]);
         let mut queues = Draw::new(&train.labels, balance);
@@ -277,7 +284,7 @@ fn loader(train: Images, settings: &Settings, seed: u64, total: usize) -> Receiv
                 .enumerate()
                 .map(|(place, &index)| {
                     let mut random = SplitMix::of(&[seed, step as u64, place as u64]);
-                    augment(&train.inputs[index], &Strength::default(), &mut random)
+                    augment(&train.inputs[index], &strength, &mut random)
                 })
                 .collect();
             let labels = chosen.iter().map(|&index| train.labels[index]).collect();

@@ -1,6 +1,7 @@
 //! Keyed pseudonyms: HMAC-SHA-256 of an identifier under a key that never leaves the box.
 //! Not encryption: nobody can turn one back, the box included.
 
+use crate::plain_file;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -95,8 +96,8 @@ impl fmt::Debug for Key {
 /// Reads an existing key and checks its length and mode.
 fn load(path: &Path) -> Result<Key, KeyError> {
     let failed = |action| move |error| KeyError::Io { action, path: path.to_owned(), error };
-    let file = fs::File::open(path).map_err(failed("open"))?;
-    let mode = file.metadata().map_err(failed("examine"))?.permissions().mode() & 0o7777;
+    let (file, metadata) = plain_file::open(path).map_err(failed("open"))?;
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Mode { path: path.to_owned(), mode });
     }

@@ -7,7 +7,8 @@ use roentgen::report::{NOTICE, Report};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::{free_port, output, png, roentgend, stderr, stdout, tiny_bundle};
+use std::process::Stdio;
+use support::{Process, free_port, output, png, roentgend, stderr, stdout, tiny_bundle};
 
 fn place() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
@@ -87,6 +88,22 @@ fn config_prints_what_run_would_read() {
 }
 
 #[test]
+fn a_pipe_instead_of_a_file_is_an_error_and_no_wait() {
+    let (root, bundle) = place();
+    let pipe = root.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut cases = vec![(vec!["run", "--config"], 78), (vec!["doctor", "--config"], 78)];
+    if cfg!(feature = "demo") {
+        cases.push((vec!["demo", "--once", "--bundle", bundle.to_str().unwrap(), "--images"], 1));
+    }
+    for (arguments, code) in cases {
+        let mut command = roentgend();
+        command.args(&arguments).arg(&pipe).stdout(Stdio::null()).stderr(Stdio::null());
+        assert_eq!(Process::spawn(&mut command).wait().code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
 fn bad_configurations_and_bundles_end_with_78_and_say_why() {
     let (root, bundle) = place();
     let write = |name: &str, text: &str| {
@@ -162,6 +179,7 @@ fn demo_once_shows_every_phantom_as_it_came_from_the_broker() {
         assert!(said.contains(part), "{part} is missing: {said}");
     }
     assert_eq!(said.matches(NOTICE).count(), 2, "{said}");
+    assert_eq!(stderr(&demo), "", "a good run has nothing to complain about");
 }
 
 #[cfg(feature = "demo")]

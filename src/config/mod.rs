@@ -1,6 +1,7 @@
 //! One TOML file, every module with its own section, unknown keys refused. Reads and checks; opens nothing it names.
 
 use crate::assess;
+use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level};
 use crate::source::folder;
@@ -146,7 +147,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let failed = |error| ConfigError::Read { path: path.to_owned(), error };
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
+        let (file, _) = plain_file::open(path).map_err(failed)?;
         file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
         if text.len() as u64 > MAX_BYTES {
             let message = format!("larger than {MAX_BYTES} bytes; this is no configuration");

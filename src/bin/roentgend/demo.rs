@@ -12,6 +12,7 @@ use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::Backend;
 use roentgen::outbox::Outbox;
 use roentgen::pipeline;
+use roentgen::plain_file;
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, phantom};
 use roentgen::report::{Decision, NOTICE, Report};
@@ -19,7 +20,7 @@ use roentgen::sink::mqtt::{self, MqttSink};
 use roentgen::source::folder::{self, Folder};
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -126,7 +127,10 @@ impl Watch {
             bail!("{} holds no file to judge; give a radiograph or a folder of them with --images", path.display());
         }
         for (number, file) in found.iter().enumerate() {
-            let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let mut bytes = Vec::new();
+            plain_file::open(file)
+                .and_then(|(mut opened, _)| opened.read_to_end(&mut bytes))
+                .with_context(|| format!("cannot read {}", file.display()))?;
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             // Numbered, since files of several folders may have one name.
             self.drop_file(&format!("{:04}-{name}", number + 1), &bytes, incoming)?;

@@ -159,6 +159,12 @@ impl Source for Folder {
                 self.arrivals.leave(path, now);
                 Ok(())
             }
+            // Found out while it was copied to another file system, which takes its time.
+            Err(error) if error.error.kind() == ErrorKind::ResourceBusy => {
+                log::warn!("{error}; it is judged again");
+                self.arrivals.again(path);
+                Ok(())
+            }
             other => other,
         }
     }

@@ -161,6 +161,7 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
     assert!(line("done").starts_with("FAIL"), "{said}");
     assert!(line("broker").starts_with("FAIL") && line("broker").contains(&port.to_string()), "{said}");
     assert!(!root.path().join("state").exists(), "it only looks");
+    assert!(line("moving").starts_with("warn") && line("moving").contains("rejected"), "{said}");
 
     fs::write(&config, "devise = \"a\"").unwrap();
     let doctor = output(roentgend().args(["doctor", "--config"]).arg(&config));

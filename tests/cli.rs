@@ -88,6 +88,21 @@ fn config_prints_what_run_would_read() {
 }
 
 #[test]
+fn a_wrong_command_line_ends_with_1_and_help_with_0() {
+    for arguments in [&["flash"][..], &["run"], &["classify", "--backend", "gpu", "a.png"], &[]] {
+        let wrong = output(roentgend().args(arguments));
+        assert_eq!(wrong.status.code(), Some(1), "{arguments:?}: {}", stderr(&wrong));
+        assert!(stderr(&wrong).contains("Usage") || stderr(&wrong).contains("--help"), "{}", stderr(&wrong));
+        assert_eq!(stdout(&wrong), "");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"]] {
+        let asked = output(roentgend().args(arguments));
+        assert_eq!((asked.status.code(), stderr(&asked).as_str()), (Some(0), ""), "{arguments:?}");
+        assert!(stdout(&asked).contains("roentgen"), "{}", stdout(&asked));
+    }
+}
+
+#[test]
 fn a_pipe_instead_of_a_file_is_an_error_and_no_wait() {
     let (root, bundle) = place();
     let pipe = root.path().join("pipe");

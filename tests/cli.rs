@@ -206,7 +206,13 @@ fn demo_once_takes_images_and_fails_when_one_is_rejected() {
     fs::create_dir(&images).unwrap();
     fs::write(images.join("good.png"), png(5)).unwrap();
     let run = || output(roentgend().args(["demo", "--once", "--bundle"]).arg(&bundle).arg("--images").arg(&images));
-    assert_eq!(run().status.code(), Some(0));
+    fs::write(images.join("same.png"), png(5)).unwrap();
+    let repeated = run();
+    let said = stdout(&repeated);
+    assert_eq!(repeated.status.code(), Some(0), "{said}{}", stderr(&repeated));
+    assert!(said.contains("repeated: 0002-same.png: the same image as 0001-good.png"), "{said}");
+    assert_eq!(said.matches(NOTICE).count(), 1, "{said}");
+    fs::remove_file(images.join("same.png")).unwrap();
     fs::write(images.join("bad.png"), "no image").unwrap();
     let demo = run();
     let said = stdout(&demo);

@@ -58,17 +58,25 @@ impl Key {
         Self(bytes)
     }
 
+    /// Reads the key in `path`; `None` when there is no such file. Makes nothing.
+    pub fn load(path: &Path) -> Result<Option<Self>, KeyError> {
+        match load(path) {
+            Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            loaded => loaded.map(Some),
+        }
+    }
+
     /// Reads the key in `path`, or makes one from the system's randomness when there is no such file.
     ///
     /// The file is created with mode 0600, whole or not at all; of two processes that create it at once both get the
     /// same key.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        match load(path) {
-            Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+        match Self::load(path)? {
+            Some(key) => Ok(key),
+            None => {
                 create(path)?;
                 load(path)
             }
-            loaded => loaded,
         }
     }
 
@@ -149,6 +157,7 @@ mod tests {
     fn a_key_is_made_once_with_mode_0600_and_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pseudonym.key");
+        assert!(Key::load(&path).unwrap().is_none() && !path.exists());
         let made = Key::load_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(Key::load_or_create(&path).unwrap().0, made.0);

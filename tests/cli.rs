@@ -119,6 +119,17 @@ fn a_pipe_instead_of_a_file_is_an_error_and_no_wait() {
 }
 
 #[test]
+fn classify_makes_no_key_for_the_daemon() {
+    let (root, bundle) = place();
+    let config = root.path().join("roentgend.toml");
+    fs::write(&config, format!("bundle = {bundle:?}\nstate_dir = {:?}\n", root.path())).unwrap();
+    fs::write(root.path().join("a.png"), png(1)).unwrap();
+    let done = output(roentgend().args(["classify", "--config"]).arg(&config).arg(root.path().join("a.png")));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert!(!root.path().join("pseudonym.key").exists());
+}
+
+#[test]
 fn bad_configurations_and_bundles_end_with_78_and_say_why() {
     let (root, bundle) = place();
     let write = |name: &str, text: &str| {

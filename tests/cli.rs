@@ -3,12 +3,13 @@
 mod support;
 
 use roentgen::config::Config;
+use roentgen::outbox::Outbox;
 use roentgen::report::{NOTICE, Report};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use support::{Process, free_port, output, png, roentgend, stderr, stdout, tiny_bundle};
+use support::{Process, free_port, names, output, png, roentgend, stderr, stdout, tiny_bundle};
 
 fn place() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
@@ -188,6 +189,20 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
     assert!(line("broker").starts_with("FAIL") && line("broker").contains(&port.to_string()), "{said}");
     assert!(!root.path().join("state").exists(), "it only looks");
     assert!(line("moving").starts_with("warn") && line("moving").contains("rejected"), "{said}");
+
+    // Neither tables nor files for an empty database, nor a WAL for a whole one.
+    let state = root.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let outbox = state.join("outbox.sqlite3");
+    fs::write(&outbox, "").unwrap();
+    for _ in 0..2 {
+        let before = fs::read(&outbox).unwrap();
+        let said = stdout(&output(roentgend().args(["doctor", "--config"]).arg(&config)));
+        assert!(said.contains("outbox.sqlite3: nothing waits"), "{said}");
+        assert_eq!(fs::read(&outbox).unwrap(), before);
+        assert_eq!(names(&state), ["outbox.sqlite3"]);
+        drop(Outbox::open(&outbox).unwrap());
+    }
 
     fs::write(&config, "devise = \"a\"").unwrap();
     let doctor = output(roentgend().args(["doctor", "--config"]).arg(&config));

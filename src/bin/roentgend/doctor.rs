@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(checks.exit_code));
         }
     };
+    checks.line("user", user(), 1);
     checks.line("configuration", Finding::Ok(arguments.config.display().to_string()), crate::BAD_CONFIGURATION);
     checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
     checks.line("backends", Finding::Ok("onnx (tract); not in this build: native, tflite, edgetpu".into()), 1);
@@ -84,6 +85,20 @@ fn bundle(config: &Config) -> Finding {
             let error = logging::chain(&error);
             Finding::Fail(format!("{}; set `bundle` to the directory of a whole bundle", error.trim_end_matches('.')))
         }
+    }
+}
+
+/// The checks below speak for the user who runs them.
+fn user() -> Finding {
+    // The owner of a process's entry in /proc is its effective user.
+    match std::fs::metadata("/proc/self").map(|metadata| metadata.uid()) {
+        Ok(0) => Finding::Warn(
+            "root may read and write everywhere, so the checks of folders and files say nothing about the daemon's \
+             user; ask as that one: sudo -u roentgen roentgend doctor --config FILE"
+                .into(),
+        ),
+        Ok(id) => Finding::Ok(format!("user {id}; the checks hold for this one")),
+        Err(error) => Finding::Warn(format!("/proc/self: {error}; the checks hold for the user who runs them")),
     }
 }
 
@@ -129,7 +144,7 @@ fn outbox(config: &Config) -> Finding {
     if !path.exists() {
         return Finding::Ok(format!("{} is made at the first start", path.display()));
     }
-    match Outbox::open(&path).and_then(|outbox| outbox.unsent()) {
+    match Outbox::waiting(&path) {
         Ok(0) => Finding::Ok(format!("{}: nothing waits", path.display())),
         Ok(waiting) => Finding::Warn(format!("{}: {waiting} reports wait for the broker", path.display())),
         Err(error) => Finding::Fail(error.to_string()),
@@ -138,11 +153,9 @@ fn outbox(config: &Config) -> Finding {
 
 fn key(config: &Config) -> Finding {
     let path = config.key();
-    if !path.exists() {
-        return Finding::Ok(format!("{} is made at the first start", path.display()));
-    }
-    match Key::load_or_create(&path) {
-        Ok(_) => Finding::Ok(path.display().to_string()),
+    match Key::load(&path) {
+        Ok(None) => Finding::Ok(format!("{} is made at the first start", path.display())),
+        Ok(Some(_)) => Finding::Ok(path.display().to_string()),
         Err(error) => Finding::Fail(error.to_string()),
     }
 }

@@ -170,6 +170,7 @@ impl Config {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.source.folder.validate()?;
+        self.limits.validate()?;
         if !self.backend.is_built() {
             let name = format!("{:?}", self.backend).to_lowercase();
             return Err(format!("backend = {name:?}: it is not in this build; write \"auto\" or \"onnx\""));
@@ -273,6 +274,11 @@ mod tests {
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+            ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
+            ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
+            ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),
+            ("[limits]\nmax_elements = 0", "limits.max_elements"),
+            ("[limits]\nmax_nesting = 0", "limits.max_nesting"),
         ] {
             assert!(error(text).contains(key), "{text}");
         }

@@ -105,8 +105,9 @@ fn copy_and_remove(path: &Path, target: &Path, folder: &Path) -> io::Result<()> 
     let (mut source, metadata) = plain_file::open(path)?;
     let mut copy = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).tempfile_in(folder)?;
     io::copy(&mut source, copy.as_file_mut())?;
-    copy.as_file().set_permissions(metadata.permissions())?;
-    copy.as_file().set_modified(metadata.modified()?)?;
+    // Best effort: some network file systems know neither. Without it only the daemon's user reads the copy.
+    let _ = copy.as_file().set_permissions(metadata.permissions());
+    let _ = metadata.modified().and_then(|modified| copy.as_file().set_modified(modified));
     copy.as_file().sync_all()?;
     copy.persist_noclobber(target)?;
     let removed = sync_folder(folder).and_then(|()| {

@@ -33,6 +33,7 @@
 //!    quant         scale, zero_point, Requantize: the equations, derived
 //! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom
 //!    tensor  report  pseudonym
+//! 0  plain_file    opening a named file without waiting for a pipe
 //! ```
 //!
 //! # Invariants
@@ -52,6 +53,7 @@ pub mod kernels;
 pub mod network;
 pub mod outbox;
 pub mod pipeline;
+pub mod plain_file;
 pub mod preprocess;
 pub mod pseudonym;
 pub mod quant;

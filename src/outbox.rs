@@ -7,7 +7,8 @@
 //! between enqueueing and settling costs nothing but a second look at the file.
 
 use crate::report::Report;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +42,18 @@ pub enum OutboxError {
         #[source]
         error: rusqlite::Error,
     },
+    /// The file is no database, or no longer one.
+    #[error(
+        "outbox {path} is not a sound SQLite database ({error}); move it away together with its -wal and -shm files \
+         (a new one is made at the start, and reports that waited in the old one are not sent)"
+    )]
+    Unsound {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        #[source]
+        error: rusqlite::Error,
+    },
     /// A newer version of the program wrote this file.
     #[error(
         "outbox {path} has schema version {found}, this program knows {SCHEMA_VERSION}; \
@@ -63,6 +76,16 @@ pub enum OutboxError {
         #[source]
         error: serde_json::Error,
     },
+}
+
+impl OutboxError {
+    fn of(path: &Path, what: &'static str, error: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Unsound { path, error },
+            _ => Self::Database { path, what, error },
+        }
+    }
 }
 
 /// What became of a report that was to be queued.
@@ -98,7 +121,7 @@ pub struct Outbox {
 impl Outbox {
     /// Opens the queue, creating it where it is missing.
     pub fn open(path: &Path) -> Result<Self, OutboxError> {
-        let failed = |what| move |error| OutboxError::Database { path: path.to_owned(), what, error };
+        let failed = |what| move |error| OutboxError::of(path, what, error);
         let connection = Connection::open(path).map_err(failed("cannot open"))?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(failed("cannot set the busy timeout"))?;
         // WAL, so that the drain can read while a report is written; FULL, so that a commit is on the disk on return.
@@ -109,9 +132,33 @@ impl Outbox {
         Ok(outbox)
     }
 
+    /// How many reports wait in the queue in `path`, without changing anything there; 0 when it has no tables yet.
+    pub fn waiting(path: &Path) -> Result<u64, OutboxError> {
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        // Without a WAL nobody has it open, and reading it as immutable spares SQLite the making of one. With one, it is
+        // read beside whoever writes it.
+        let immutable = if Path::new(&wal).exists() { "" } else { "?immutable=1" };
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection =
+            Connection::open_with_flags(format!("file://{}{immutable}", percent_encoded(&absolute)), flags)
+                .map_err(|error| OutboxError::of(path, "cannot open", error))?;
+        let outbox = Self { path: path.to_owned(), connection };
+        let version: i64 = outbox
+            .connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(|error| outbox.failed("cannot read its version", error))?;
+        match version {
+            0 => Ok(0),
+            SCHEMA_VERSION => outbox.unsent(),
+            found => Err(OutboxError::Schema { path: path.to_owned(), found }),
+        }
+    }
+
     fn migrate(&mut self) -> Result<(), OutboxError> {
         let path = self.path.clone();
-        let failed = |what| move |error| OutboxError::Database { path, what, error };
+        let failed = |what| move |error| OutboxError::of(&path, what, error);
         let create = || -> rusqlite::Result<i64> {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -133,7 +180,7 @@ impl Outbox {
     /// Makes a report durable and gives it its sequence (written into the stored JSON). On return it is on the disk.
     pub fn enqueue(&mut self, report: &Report) -> Result<Enqueued, OutboxError> {
         let path = &self.path;
-        let failed = |error| OutboxError::Database { path: path.clone(), what: "cannot store a report", error };
+        let failed = |error| OutboxError::of(path, "cannot store a report", error);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let known = transaction
             .query_row(
@@ -209,6 +256,13 @@ impl Outbox {
     }
 
     fn failed(&self, what: &'static str, error: rusqlite::Error) -> OutboxError {
-        OutboxError::Database { path: self.path.clone(), what, error }
+        OutboxError::of(&self.path, what, error)
     }
+}
+
+/// A path as it stands in a URI.
+fn percent_encoded(path: &Path) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let encode = |&byte: &u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    path.as_os_str().as_bytes().iter().map(encode).collect()
 }

@@ -1,6 +1,7 @@
 //! Keyed pseudonyms: HMAC-SHA-256 of an identifier under a key that never leaves the box.
 //! Not encryption: nobody can turn one back, the box included.
 
+use crate::plain_file;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -57,17 +58,25 @@ impl Key {
         Self(bytes)
     }
 
+    /// Reads the key in `path`; `None` when there is no such file. Makes nothing.
+    pub fn load(path: &Path) -> Result<Option<Self>, KeyError> {
+        match load(path) {
+            Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            loaded => loaded.map(Some),
+        }
+    }
+
     /// Reads the key in `path`, or makes one from the system's randomness when there is no such file.
     ///
     /// The file is created with mode 0600, whole or not at all; of two processes that create it at once both get the
     /// same key.
     pub fn load_or_create(path: &Path) -> Result<Self, KeyError> {
-        match load(path) {
-            Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+        match Self::load(path)? {
+            Some(key) => Ok(key),
+            None => {
                 create(path)?;
                 load(path)
             }
-            loaded => loaded,
         }
     }
 
@@ -95,8 +104,8 @@ impl fmt::Debug for Key {
 /// Reads an existing key and checks its length and mode.
 fn load(path: &Path) -> Result<Key, KeyError> {
     let failed = |action| move |error| KeyError::Io { action, path: path.to_owned(), error };
-    let file = fs::File::open(path).map_err(failed("open"))?;
-    let mode = file.metadata().map_err(failed("examine"))?.permissions().mode() & 0o7777;
+    let (file, metadata) = plain_file::open(path).map_err(failed("open"))?;
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Mode { path: path.to_owned(), mode });
     }
@@ -148,6 +157,7 @@ mod tests {
     fn a_key_is_made_once_with_mode_0600_and_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pseudonym.key");
+        assert!(Key::load(&path).unwrap().is_none() && !path.exists());
         let made = Key::load_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(Key::load_or_create(&path).unwrap().0, made.0);

@@ -118,9 +118,9 @@ pub struct ModelIdentity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
-    /// The kernel says that a time service keeps the clock.
+    /// systemd-timesyncd has set the clock from a server since boot.
     Synchronised,
-    /// It does not; `received_at` may be wrong.
+    /// It has not, or another time service keeps the clock and leaves no such mark: `received_at` may be wrong.
     Unsynchronised,
 }
 

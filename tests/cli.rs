@@ -3,11 +3,13 @@
 mod support;
 
 use roentgen::config::Config;
+use roentgen::outbox::Outbox;
 use roentgen::report::{NOTICE, Report};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::{free_port, output, png, roentgend, stderr, stdout, tiny_bundle};
+use std::process::Stdio;
+use support::{Process, free_port, names, output, png, roentgend, stderr, stdout, tiny_bundle};
 
 fn place() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
@@ -87,6 +89,48 @@ fn config_prints_what_run_would_read() {
 }
 
 #[test]
+fn a_wrong_command_line_ends_with_1_and_help_with_0() {
+    for arguments in [&["flash"][..], &["run"], &["classify", "--backend", "gpu", "a.png"], &[]] {
+        let wrong = output(roentgend().args(arguments));
+        assert_eq!(wrong.status.code(), Some(1), "{arguments:?}: {}", stderr(&wrong));
+        assert!(stderr(&wrong).contains("Usage") || stderr(&wrong).contains("--help"), "{}", stderr(&wrong));
+        assert_eq!(stdout(&wrong), "");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["run", "--help"]] {
+        let asked = output(roentgend().args(arguments));
+        assert_eq!((asked.status.code(), stderr(&asked).as_str()), (Some(0), ""), "{arguments:?}");
+        assert!(stdout(&asked).contains("roentgen"), "{}", stdout(&asked));
+    }
+}
+
+#[test]
+fn a_pipe_instead_of_a_file_is_an_error_and_no_wait() {
+    let (root, bundle) = place();
+    let pipe = root.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut cases = vec![(vec!["run", "--config"], 78), (vec!["doctor", "--config"], 78)];
+    if cfg!(feature = "demo") {
+        cases.push((vec!["demo", "--once", "--bundle", bundle.to_str().unwrap(), "--images"], 1));
+    }
+    for (arguments, code) in cases {
+        let mut command = roentgend();
+        command.args(&arguments).arg(&pipe).stdout(Stdio::null()).stderr(Stdio::null());
+        assert_eq!(Process::spawn(&mut command).wait().code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn classify_makes_no_key_for_the_daemon() {
+    let (root, bundle) = place();
+    let config = root.path().join("roentgend.toml");
+    fs::write(&config, format!("bundle = {bundle:?}\nstate_dir = {:?}\n", root.path())).unwrap();
+    fs::write(root.path().join("a.png"), png(1)).unwrap();
+    let done = output(roentgend().args(["classify", "--config"]).arg(&config).arg(root.path().join("a.png")));
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert!(!root.path().join("pseudonym.key").exists());
+}
+
+#[test]
 fn bad_configurations_and_bundles_end_with_78_and_say_why() {
     let (root, bundle) = place();
     let write = |name: &str, text: &str| {
@@ -144,6 +188,21 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
     assert!(line("done").starts_with("FAIL"), "{said}");
     assert!(line("broker").starts_with("FAIL") && line("broker").contains(&port.to_string()), "{said}");
     assert!(!root.path().join("state").exists(), "it only looks");
+    assert!(line("moving").starts_with("warn") && line("moving").contains("rejected"), "{said}");
+
+    // Neither tables nor files for an empty database, nor a WAL for a whole one.
+    let state = root.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let outbox = state.join("outbox.sqlite3");
+    fs::write(&outbox, "").unwrap();
+    for _ in 0..2 {
+        let before = fs::read(&outbox).unwrap();
+        let said = stdout(&output(roentgend().args(["doctor", "--config"]).arg(&config)));
+        assert!(said.contains("outbox.sqlite3: nothing waits"), "{said}");
+        assert_eq!(fs::read(&outbox).unwrap(), before);
+        assert_eq!(names(&state), ["outbox.sqlite3"]);
+        drop(Outbox::open(&outbox).unwrap());
+    }
 
     fs::write(&config, "devise = \"a\"").unwrap();
     let doctor = output(roentgend().args(["doctor", "--config"]).arg(&config));
@@ -162,6 +221,7 @@ fn demo_once_shows_every_phantom_as_it_came_from_the_broker() {
         assert!(said.contains(part), "{part} is missing: {said}");
     }
     assert_eq!(said.matches(NOTICE).count(), 2, "{said}");
+    assert_eq!(stderr(&demo), "", "a good run has nothing to complain about");
 }
 
 #[cfg(feature = "demo")]
@@ -172,7 +232,13 @@ fn demo_once_takes_images_and_fails_when_one_is_rejected() {
     fs::create_dir(&images).unwrap();
     fs::write(images.join("good.png"), png(5)).unwrap();
     let run = || output(roentgend().args(["demo", "--once", "--bundle"]).arg(&bundle).arg("--images").arg(&images));
-    assert_eq!(run().status.code(), Some(0));
+    fs::write(images.join("same.png"), png(5)).unwrap();
+    let repeated = run();
+    let said = stdout(&repeated);
+    assert_eq!(repeated.status.code(), Some(0), "{said}{}", stderr(&repeated));
+    assert!(said.contains("repeated: 0002-same.png: the same image as 0001-good.png"), "{said}");
+    assert_eq!(said.matches(NOTICE).count(), 1, "{said}");
+    fs::remove_file(images.join("same.png")).unwrap();
     fs::write(images.join("bad.png"), "no image").unwrap();
     let demo = run();
     let said = stdout(&demo);

@@ -77,8 +77,28 @@ fn a_file_that_is_no_database_is_an_error_that_names_it() {
     let path = folder.path().join("outbox.sqlite3");
     std::fs::write(&path, "this is a text and not a database, and it is long enough to be looked at ".repeat(20))
         .unwrap();
-    let error = Outbox::open(&path).expect_err("a text file").to_string();
-    assert!(error.contains("outbox.sqlite3"), "{error}");
+    for error in [Outbox::open(&path).expect_err("a text file"), Outbox::waiting(&path).expect_err("a text file")] {
+        assert!(matches!(error, OutboxError::Unsound { .. }), "{error:?}");
+        let error = error.to_string();
+        assert!(error.contains("outbox.sqlite3") && error.contains("move it away"), "{error}");
+    }
+}
+
+#[test]
+fn waiting_reports_are_counted_beside_a_writer_and_without_touching_a_closed_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a ?b#c%20.sqlite3");
+    let mut outbox = Outbox::open(&path).unwrap();
+    outbox.enqueue(&report("a")).unwrap();
+    outbox.enqueue(&report("b")).unwrap();
+    outbox.mark_sent(1).unwrap();
+    assert_eq!(Outbox::waiting(&path).unwrap(), 1, "what stands in the WAL counts");
+    drop(outbox);
+    let before = std::fs::read(&path).unwrap();
+    assert_eq!(Outbox::waiting(&path).unwrap(), 1);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no WAL was made");
+    assert!(Outbox::waiting(&folder.path().join("none")).is_err());
 }
 
 #[derive(Debug, Clone)]

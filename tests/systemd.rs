@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use support::{PATIENCE, Process, free_port, roentgend, tiny_bundle};
+use support::{PATIENCE, Process, free_port, output, roentgend, stderr, tiny_bundle};
 
 #[test]
 fn the_service_manager_hears_ready_then_the_watchdog_then_stopping() {
@@ -36,6 +36,11 @@ fn the_service_manager_hears_ready_then_the_watchdog_then_stopping() {
     for _ in 0..3 {
         assert_eq!(hear(), "WATCHDOG=1");
     }
+
+    let second = output(roentgend().args(["run", "--config"]).arg(&config));
+    assert_eq!(second.status.code(), Some(1), "{}", stderr(&second));
+    assert!(stderr(&second).contains(root.path().join("state/lock").to_str().unwrap()), "{}", stderr(&second));
+
     daemon.signal("TERM");
     let mut last = BTreeSet::new();
     while !last.contains("STOPPING=1") {

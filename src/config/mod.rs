@@ -1,6 +1,7 @@
 //! One TOML file, every module with its own section, unknown keys refused. Reads and checks; opens nothing it names.
 
 use crate::assess;
+use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level};
 use crate::source::folder;
@@ -146,7 +147,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let failed = |error| ConfigError::Read { path: path.to_owned(), error };
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
+        let (file, _) = plain_file::open(path).map_err(failed)?;
         file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
         if text.len() as u64 > MAX_BYTES {
             let message = format!("larger than {MAX_BYTES} bytes; this is no configuration");
@@ -169,6 +170,7 @@ impl Config {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.source.folder.validate()?;
+        self.limits.validate()?;
         if !self.backend.is_built() {
             let name = format!("{:?}", self.backend).to_lowercase();
             return Err(format!("backend = {name:?}: it is not in this build; write \"auto\" or \"onnx\""));
@@ -272,6 +274,11 @@ mod tests {
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+            ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
+            ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
+            ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),
+            ("[limits]\nmax_elements = 0", "limits.max_elements"),
+            ("[limits]\nmax_nesting = 0", "limits.max_nesting"),
         ] {
             assert!(error(text).contains(key), "{text}");
         }

@@ -1,24 +1,13 @@
 //! Reading a file that a stranger dropped: regular files only, and never more than the limit. Not its decoding.
 
 use super::{Limits, Refusal, RefusalCode};
-use std::fs::OpenOptions;
+use crate::plain_file;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The bytes of a regular file of at most `max_file_bytes`.
 pub(super) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, Refusal> {
-    // Without O_NONBLOCK opening a FIFO waits for its writer, for ever. The kind is asked of the open file, not of the
-    // name, which may point elsewhere a moment later.
-    let file =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| unreadable(&error))?;
-    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
-    if !metadata.is_file() {
-        return Err(Refusal::new(
-            RefusalCode::Unreadable,
-            "This is not an ordinary file (a folder, a pipe or a device). Drop the radiograph's file itself.",
-        ));
-    }
+    let (file, metadata) = plain_file::open(path).map_err(|error| unreadable(&error))?;
     if metadata.len() > limits.max_file_bytes {
         return Err(Refusal::limit("max_file_bytes", "bytes"));
     }
@@ -34,6 +23,12 @@ pub(super) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, Refusal> {
 /// The refusal for a system error, with the system's own words; the path, which may be a patient's name, is left out:
 /// whoever settles the file knows it.
 fn unreadable(error: &io::Error) -> Refusal {
+    if plain_file::is_not_plain(error) {
+        return Refusal::new(
+            RefusalCode::Unreadable,
+            "This is not an ordinary file (a folder, a pipe or a device). Drop the radiograph's file itself.",
+        );
+    }
     let advice = match error.kind() {
         io::ErrorKind::NotFound => "Send it again.",
         io::ErrorKind::PermissionDenied => "Let the service's user read it, then send it again.",

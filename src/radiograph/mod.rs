@@ -155,6 +155,21 @@ impl Refusal {
 }
 
 impl Limits {
+    /// What is wrong with the values, in words, if anything is: under a limit of 0 every image would be refused.
+    pub fn validate(&self) -> Result<(), String> {
+        let limits = [
+            ("max_file_bytes", self.max_file_bytes),
+            ("max_pixels", self.max_pixels),
+            ("max_decoded_bytes", self.max_decoded_bytes),
+            ("max_elements", self.max_elements),
+            ("max_nesting", self.max_nesting.into()),
+        ];
+        match limits.iter().find(|(_, limit)| *limit == 0) {
+            Some((name, _)) => Err(format!("limits.{name}: write a number above 0, or leave it out for the default")),
+            None => Ok(()),
+        }
+    }
+
     /// Checks a picture's claimed size before anything is allocated for it.
     fn check_image(&self, width: u32, height: u32, bytes_per_pixel: u64) -> Result<(), Refusal> {
         let pixels = u64::from(width) * u64::from(height);

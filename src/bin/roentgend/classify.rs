@@ -24,8 +24,8 @@ pub(crate) struct Arguments {
     /// What runs the model: auto or onnx.
     #[arg(long, value_name = "NAME")]
     backend: Option<Backend>,
-    /// Take limits, device name and the pseudonyms' key from the daemon's configuration. Without it the key is made for
-    /// this run alone, so the pseudonyms of two runs cannot be compared.
+    /// Take limits, device name and the pseudonyms' key from the daemon's configuration. Without it, or before the
+    /// daemon has made its key, the key is made for this run alone: the pseudonyms of two runs cannot be compared.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One line of JSON a file: {"path", "report"} or {"path", "error": {"code", "message"}}.
@@ -47,7 +47,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => (Config::default(), model::find(arguments.bundle.as_deref())?),
     };
     let key = match &arguments.config {
-        Some(_) => Key::load_or_create(&config.key())?,
+        // Only the daemon makes its key: here it would belong to whoever types the command.
+        Some(_) => match Key::load(&config.key())? {
+            Some(key) => key,
+            None => key_of_this_run()?,
+        },
         None => key_of_this_run()?,
     };
     let (bundle, mut classifier) = model::load(&bundle_directory, arguments.backend.unwrap_or(config.backend))?;

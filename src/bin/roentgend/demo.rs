@@ -12,6 +12,7 @@ use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::Backend;
 use roentgen::outbox::Outbox;
 use roentgen::pipeline;
+use roentgen::plain_file;
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, phantom};
 use roentgen::report::{Decision, NOTICE, Report};
@@ -19,7 +20,7 @@ use roentgen::sink::mqtt::{self, MqttSink};
 use roentgen::source::folder::{self, Folder};
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -77,12 +78,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     say!("");
     let assessor = Assessor::new(&bundle, DEVICE, assess::Config::default());
-    let rejected = drop_folder.rejected();
+    let (done, rejected) = (drop_folder.done(), drop_folder.rejected());
     let ended = pipeline::run(&mut source, &mut classifier, &mut sink, outbox, &assessor, &mut || {
         for report in reports.received() {
             watch.show(&report);
         }
-        watch.look_at(&rejected);
+        watch.look_at_done(&done);
+        watch.look_at_rejected(&rejected);
         !(stop.is_asked() || arguments.once && watch.is_through())
     });
     sink.close();
@@ -98,6 +100,10 @@ struct Watch {
     dropped: HashMap<String, String>,
     /// SHA-256 of every image that was reported.
     reported: HashSet<String>,
+    /// Names in `done/` that were seen.
+    done: HashSet<String>,
+    /// The first name in `done/` of each SHA-256.
+    first: HashMap<String, String>,
     /// Names in `rejected/` that were shown.
     rejected: HashSet<String>,
 }
@@ -126,7 +132,10 @@ impl Watch {
             bail!("{} holds no file to judge; give a radiograph or a folder of them with --images", path.display());
         }
         for (number, file) in found.iter().enumerate() {
-            let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let mut bytes = Vec::new();
+            plain_file::open(file)
+                .and_then(|(mut opened, _)| opened.read_to_end(&mut bytes))
+                .with_context(|| format!("cannot read {}", file.display()))?;
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             // Numbered, since files of several folders may have one name.
             self.drop_file(&format!("{:04}-{name}", number + 1), &bytes, incoming)?;
@@ -169,11 +178,27 @@ impl Watch {
         self.reported.insert(hash.clone());
     }
 
+    /// Says of which images there is no second report.
+    fn look_at_done(&mut self, done: &Path) {
+        for name in names(done) {
+            if self.done.contains(&name) {
+                continue;
+            }
+            let Ok(bytes) = fs::read(done.join(&name)) else { continue };
+            let hash = sha256_hex(&bytes);
+            match self.first.get(&hash) {
+                Some(first) => say!("repeated: {name}: the same image as {first}; it is not reported a second time\n"),
+                None => {
+                    self.first.insert(hash, name.clone());
+                }
+            }
+            self.done.insert(name);
+        }
+    }
+
     /// Prints what was rejected since the last look.
-    fn look_at(&mut self, rejected: &Path) {
-        let Ok(entries) = fs::read_dir(rejected) else { return };
-        for entry in entries.filter_map(Result::ok) {
-            let name = entry.file_name().to_string_lossy().into_owned();
+    fn look_at_rejected(&mut self, rejected: &Path) {
+        for name in names(rejected) {
             if name.ends_with(".reason.json") || self.rejected.contains(&name) {
                 continue;
             }
@@ -185,10 +210,21 @@ impl Watch {
     }
 
     fn is_through(&self) -> bool {
-        self.dropped.iter().all(|(name, hash)| self.reported.contains(hash) || self.rejected.contains(name))
+        // Counted, since a settled file may have got another name; so that a repeated image is seen as well.
+        self.done.len() + self.rejected.len() >= self.dropped.len()
+            && self.dropped.iter().all(|(name, hash)| self.reported.contains(hash) || self.rejected.contains(name))
     }
 
     fn some_rejected(&self) -> bool {
         self.dropped.keys().any(|name| self.rejected.contains(name))
     }
+}
+
+/// The names in a folder in order, unfinished files left out.
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let all = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = all.filter(|name| !name.starts_with('.')).collect();
+    names.sort();
+    names
 }

@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(checks.exit_code));
         }
     };
+    checks.line("user", user(), 1);
     checks.line("configuration", Finding::Ok(arguments.config.display().to_string()), crate::BAD_CONFIGURATION);
     checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
     checks.line("backends", Finding::Ok("onnx (tract); not in this build: native, tflite, edgetpu".into()), 1);
@@ -63,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     {
         checks.line(name, writable(&path), 1);
     }
-    checks.line("moving", one_file_system(&[folder.incoming.clone(), folder.done(), folder.rejected()]), 1);
+    checks.line("moving", moving(&[folder.incoming.clone(), folder.done(), folder.rejected()]), 1);
     checks.line("state_dir", writable(&config.state_dir), 1);
     checks.line("outbox", outbox(&config), 1);
     checks.line("key", key(&config), crate::BAD_CONFIGURATION);
@@ -87,6 +88,20 @@ fn bundle(config: &Config) -> Finding {
     }
 }
 
+/// The checks below speak for the user who runs them.
+fn user() -> Finding {
+    // The owner of a process's entry in /proc is its effective user.
+    match std::fs::metadata("/proc/self").map(|metadata| metadata.uid()) {
+        Ok(0) => Finding::Warn(
+            "root may read and write everywhere, so the checks of folders and files say nothing about the daemon's \
+             user; ask as that one: sudo -u roentgen roentgend doctor --config FILE"
+                .into(),
+        ),
+        Ok(id) => Finding::Ok(format!("user {id}; the checks hold for this one")),
+        Err(error) => Finding::Warn(format!("/proc/self: {error}; the checks hold for the user who runs them")),
+    }
+}
+
 fn writable(folder: &Path) -> Finding {
     let shown = folder.display();
     match std::fs::metadata(folder) {
@@ -102,13 +117,25 @@ fn writable(folder: &Path) -> Finding {
     }
 }
 
-/// Files are renamed from one to the other, which a border between file systems forbids.
-fn one_file_system(folders: &[PathBuf]) -> Finding {
-    let devices: Vec<u64> = folders.iter().filter_map(|folder| Some(std::fs::metadata(folder).ok()?.dev())).collect();
+/// Files are renamed from one to the other, or copied where a border between file systems forbids that.
+fn moving(folders: &[PathBuf]) -> Finding {
+    let mut devices = Vec::new();
+    for folder in folders {
+        match std::fs::metadata(folder) {
+            Ok(metadata) => devices.push(metadata.dev()),
+            Err(error) => {
+                return Finding::Warn(format!("not checked: {}: {error}", folder.display()));
+            }
+        }
+    }
     if devices.windows(2).all(|pair| pair[0] == pair[1]) {
         Finding::Ok("incoming, done and rejected are on one file system".into())
     } else {
-        Finding::Fail("incoming, done and rejected are on different file systems; put them on one".into())
+        Finding::Warn(
+            "incoming, done and rejected are on different file systems: files are copied, which takes longer and \
+             needs room for both; put them on one if you can"
+                .into(),
+        )
     }
 }
 
@@ -117,7 +144,7 @@ fn outbox(config: &Config) -> Finding {
     if !path.exists() {
         return Finding::Ok(format!("{} is made at the first start", path.display()));
     }
-    match Outbox::open(&path).and_then(|outbox| outbox.unsent()) {
+    match Outbox::waiting(&path) {
         Ok(0) => Finding::Ok(format!("{}: nothing waits", path.display())),
         Ok(waiting) => Finding::Warn(format!("{}: {waiting} reports wait for the broker", path.display())),
         Err(error) => Finding::Fail(error.to_string()),
@@ -126,11 +153,9 @@ fn outbox(config: &Config) -> Finding {
 
 fn key(config: &Config) -> Finding {
     let path = config.key();
-    if !path.exists() {
-        return Finding::Ok(format!("{} is made at the first start", path.display()));
-    }
-    match Key::load_or_create(&path) {
-        Ok(_) => Finding::Ok(path.display().to_string()),
+    match Key::load(&path) {
+        Ok(None) => Finding::Ok(format!("{} is made at the first start", path.display())),
+        Ok(Some(_)) => Finding::Ok(path.display().to_string()),
         Err(error) => Finding::Fail(error.to_string()),
     }
 }

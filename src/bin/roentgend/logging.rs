@@ -41,7 +41,7 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
     text
 }
 
-/// Our own lines at the wanted level, other crates' from warnings on.
+/// Our own lines at the wanted level, other crates' from warnings on, the embedded broker's only where much is wanted.
 struct Filtered {
     own: LevelFilter,
     output: Box<dyn Log>,
@@ -52,6 +52,13 @@ impl Log for Filtered {
         let is_own = metadata.target().starts_with("roentgen");
         // The MQTT libraries report what the sink reports in better words.
         let is_echo = metadata.target().starts_with("rumqtt") && metadata.level() > Level::Error;
+        // The demo's broker marks the course of every connection as an error: its own lines, and its spans, which the
+        // `tracing` crate logs under these names. Nothing else in this program has spans.
+        let target = metadata.target();
+        let is_broker = target.starts_with("rumqttd") || target.starts_with("tracing::span");
+        if is_broker && self.own < LevelFilter::Debug {
+            return false;
+        }
         metadata.level() <= if is_own { self.own } else { LevelFilter::Warn.min(self.own) } && !is_echo
     }
 

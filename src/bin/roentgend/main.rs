@@ -62,7 +62,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let arguments = Arguments::parse();
+    // Not `parse`: it ends with 2, which nobody was promised.
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Fails only where nobody reads it.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
     logging::start(arguments.verbose, matches!(arguments.command, Command::Run(_)));
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),

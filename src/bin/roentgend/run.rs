@@ -3,7 +3,7 @@
 use crate::model;
 use crate::signals::Stop;
 use crate::systemd::{self, Watchdog};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use roentgen::assess::Assessor;
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
@@ -11,7 +11,8 @@ use roentgen::pipeline;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::MqttSink;
 use roentgen::source::folder::Folder;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `run`.
@@ -32,6 +33,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone());
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
+    // Held until the process ends, however it does.
+    let _alone = alone(&config.state_dir)?;
     let key = Key::load_or_create(&config.key())?;
     let outbox = Outbox::open(&config.outbox())?;
     let waiting = outbox.unsent()?;
@@ -52,4 +55,23 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     ended?;
     log::info!("stopped as asked");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the lock of `state_dir`: two daemons on one outbox would send reports twice and out of order.
+fn alone(state_dir: &Path) -> anyhow::Result<File> {
+    let path = state_dir.join("lock");
+    let shown = path.display();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("cannot open {shown}"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another roentgend runs on this state_dir (it holds {shown}); stop that one, or give this one its own state_dir"
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {shown}")),
+    }
 }

@@ -144,6 +144,7 @@ impl Source for Folder {
             self.arrivals.again(path);
             return Ok(());
         }
+        let is_unreadable = matches!(&outcome, Outcome::Rejected(Refusal { code: RefusalCode::Unreadable, .. }));
         let moved = match outcome {
             Outcome::Reported => moves::settle(path, &self.incoming, &self.done, None),
             Outcome::Rejected(refusal) => {
@@ -153,10 +154,17 @@ impl Source for Folder {
             }
         };
         match moved {
-            // The folders were writable at the start, so this is about the file (a sticky folder, an immutable file).
-            Err(error) if error.error.kind() == ErrorKind::PermissionDenied => {
+            // The folders were writable at the start, so this is about the file (a sticky folder, an immutable file, or
+            // one that cannot be read and so not be copied to another file system either).
+            Err(error) if error.error.kind() == ErrorKind::PermissionDenied || is_unreadable => {
                 log::error!("{error}; it stays there and is not looked at again until it changes");
                 self.arrivals.leave(path, now);
+                Ok(())
+            }
+            // Found out while it was copied to another file system, which takes its time.
+            Err(error) if error.error.kind() == ErrorKind::ResourceBusy => {
+                log::warn!("{error}; it is judged again");
+                self.arrivals.again(path);
                 Ok(())
             }
             other => other,

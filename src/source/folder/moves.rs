@@ -1,19 +1,26 @@
-//! Moving a settled file out of `incoming/`: never over another one, durable on return. Decides nothing about the image.
+//! Moving a settled file out of `incoming/`, to another file system if need be: never over another one, durable on
+//! return. Decides nothing about the image.
 
+use super::arrivals::Identity;
 use super::failed;
+use crate::plain_file;
 use crate::radiograph::{Refusal, RefusalCode};
 use crate::source::SourceError;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// What is appended to a rejected file's name for its reason.
 const REASON_SUFFIX: &str = ".reason.json";
+
+/// How names of files begin that are not there for anybody yet.
+const UNFINISHED_PREFIX: &str = ".roentgen-";
 
 /// Bytes that a file name may have on Linux.
 const MAX_NAME: usize = 255;
@@ -51,7 +58,12 @@ pub(super) fn settle(path: &Path, from: &Path, to: &Path, reason: Option<&Reason
         let reason_path = with_suffix(&target, REASON_SUFFIX);
         write_reason(&reason_path, reason).map_err(failed("cannot write the reason", &reason_path))?;
     }
-    if let Err(error) = fs::rename(path, &target) {
+    let moved = match fs::rename(path, &target) {
+        // `incoming/` is a mount of its own, or one of the others is: this cannot be renamed away.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_and_remove(path, &target, to),
+        other => other,
+    };
+    if let Err(error) = moved {
         if reason.is_some() {
             // Best effort: a reason without its file misleads nobody for long.
             let _ = fs::remove_file(with_suffix(&target, REASON_SUFFIX));
@@ -68,17 +80,47 @@ pub(super) fn settle(path: &Path, from: &Path, to: &Path, reason: Option<&Reason
 /// Checks that files can be made in a folder.
 pub(super) fn check_writable(folder: &Path) -> Result<(), SourceError> {
     tempfile::Builder::new()
-        .prefix(".roentgen-")
+        .prefix(UNFINISHED_PREFIX)
         .tempfile_in(folder)
         .map(drop)
         .map_err(failed("cannot write into the folder", folder))
 }
 
+/// Writes the reason: whole or not at all, whatever happens meanwhile.
 fn write_reason(path: &Path, reason: &Reason) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // As if it were made under its own name: whoever may read the folder's files may read it.
+    let mode = Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).permissions(mode).tempfile_in(folder)?;
     file.write_all(serde_json::to_string_pretty(reason)?.as_bytes())?;
     file.write_all(b"\n")?;
-    file.sync_all()
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    Ok(())
+}
+
+/// What a rename does, between two file systems: the copy gets its name when it is whole and on the disk, and only then
+/// does the source go. `ResourceBusy` when the source became another file meanwhile; then nothing was moved.
+fn copy_and_remove(path: &Path, target: &Path, folder: &Path) -> io::Result<()> {
+    let (mut source, metadata) = plain_file::open(path)?;
+    let mut copy = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).tempfile_in(folder)?;
+    io::copy(&mut source, copy.as_file_mut())?;
+    // Best effort: some network file systems know neither. Without it only the daemon's user reads the copy.
+    let _ = copy.as_file().set_permissions(metadata.permissions());
+    let _ = metadata.modified().and_then(|modified| copy.as_file().set_modified(modified));
+    copy.as_file().sync_all()?;
+    copy.persist_noclobber(target)?;
+    let removed = sync_folder(folder).and_then(|()| {
+        if Identity::of(&fs::symlink_metadata(path)?) != Identity::of(&metadata) {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "it changed while it was copied"));
+        }
+        fs::remove_file(path)
+    });
+    if removed.is_err() {
+        // Best effort: the file stays in `incoming/`, and a second one here would look like another image.
+        let _ = fs::remove_file(target);
+    }
+    removed
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -163,6 +205,56 @@ mod tests {
         }
         assert_eq!(fs::read_dir(&to).unwrap().count(), 6);
         assert_eq!(fs::read_dir(&from).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_goes_to_another_file_system_whole_and_over_no_other() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+            return eprintln!("SKIPPED: /dev/shm is not writable, so there is no second file system");
+        };
+        let device = |path: &Path| fs::metadata(path).unwrap().dev();
+        if device(folder.path()) == device(other.path()) {
+            return eprintln!("SKIPPED: /dev/shm and the temporary folder are on one file system");
+        }
+        let (from, to) = (other.path(), folder.path());
+        let refusal = Refusal { code: RefusalCode::Damaged, message: "It ends too early.".into() };
+        for content in ["1", "2"] {
+            let path = from.join("a.png");
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+            let modified = fs::metadata(&path).unwrap().modified().unwrap();
+            let reason = Reason::new(&path, &refusal, SystemTime::now());
+            settle(&path, from, to, Some(&reason)).unwrap();
+            assert!(!path.exists());
+            let target = to.join(if content == "1" { "a.png" } else { "a.1.png" });
+            assert_eq!(fs::read_to_string(&target).unwrap(), content);
+            let metadata = fs::metadata(&target).unwrap();
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+            assert_eq!(metadata.modified().unwrap(), modified);
+        }
+        assert_eq!(fs::read_dir(to).unwrap().count(), 4, "two files, two reasons, nothing unfinished");
+
+        // A name that was taken after it was found free: both stay as they are.
+        fs::write(from.join("b.png"), "new").unwrap();
+        fs::write(to.join("b.png"), "old").unwrap();
+        let error = copy_and_remove(&from.join("b.png"), &to.join("b.png"), to).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(to.join("b.png")).unwrap(), "old");
+        assert_eq!(fs::read_to_string(from.join("b.png")).unwrap(), "new");
+        assert_eq!(fs::read_dir(to).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn a_reason_that_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let refusal = Refusal { code: RefusalCode::Damaged, message: "It ends too early.".into() };
+        let path = folder.path().join("a.png.reason.json");
+        fs::write(&path, "another one's").unwrap();
+        write_reason(&path, &Reason::new(Path::new("a.png"), &refusal, SystemTime::now())).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another one's");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     proptest! {

@@ -106,12 +106,13 @@ fn warp(x: &[f32], strength: &Strength, random: &mut SplitMix) -> Vec<f32> {
     let black = random.chance(0.5);
     let centre = (N as f32 - 1.0) / 2.0;
     let last = N as f32 - 1.0;
+    let inside = -0.5..=last + 0.5;
     let mut out = Vec::with_capacity(N * N);
     for row in 0..N {
         for column in 0..N {
             let (u, v) = ((column as f32 - centre) / (scale * aspect), (row as f32 - centre) * aspect / scale);
             let (mut s, mut t) = (cos * u - sin * v + centre + dx, sin * u + cos * v + centre + dy);
-            if black && !(-0.5..=last + 0.5).contains(&s) || black && !(-0.5..=last + 0.5).contains(&t) {
+            if black && !(inside.contains(&s) && inside.contains(&t)) {
                 out.push(0.0);
                 continue;
             }
@@ -296,7 +297,8 @@ mod tests {
         blur(&mut flat, 1.3);
         assert!(flat.iter().all(|v| (v - 77.0).abs() < 1e-2));
         assert!(resample(&flat, 100).iter().all(|v| (v - 77.0).abs() < 1e-2));
-        let checker: Vec<f32> = (0..N * N).map(|i| if (i / N + i % N) % 2 == 0 { 0.0 } else { 200.0 }).collect();
+        let checker: Vec<f32> =
+            (0..N * N).map(|i| if (i / N + i % N).is_multiple_of(2) { 0.0 } else { 200.0 }).collect();
         let spread = |x: &[f32]| x.iter().map(|v| (v - 100.0).abs()).sum::<f32>() / x.len() as f32;
         assert!(spread(&resample(&checker, 90)) < 0.6 * spread(&checker));
         let mut soft = checker.clone();

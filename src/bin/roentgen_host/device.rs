@@ -6,7 +6,7 @@ use burn::tensor::Device;
 /// Where everything is computed.
 #[cfg(feature = "vulkan")]
 pub(crate) fn device() -> Device {
-    Device::vulkan(burn::tensor::DeviceKind::default())
+    Device::vulkan(Default::default())
 }
 
 /// Where everything is computed.

@@ -204,7 +204,7 @@ pub(crate) fn finetune(
             let y = Burn::<1, Int>::from_data(TensorData::new(y, [labels.len()]), &device);
             let value = loss.forward(net.forward(x), y);
             // Reading a number waits for the GPU: every tenth is enough to see a run go wrong.
-            if at % 10 == 0 {
+            if at.is_multiple_of(10) {
                 losses.push(numbers(value.clone().inner().reshape([1]))?[0]);
             }
             let gradients = GradientsParams::from_grads(value.backward(), &net);

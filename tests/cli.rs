@@ -99,7 +99,7 @@ fn a_wrong_command_line_ends_with_1_and_help_with_0() {
     for arguments in [&["--help"][..], &["--version"], &["run", "--help"]] {
         let asked = output(roentgend().args(arguments));
         assert_eq!((asked.status.code(), stderr(&asked).as_str()), (Some(0), ""), "{arguments:?}");
-        assert!(stdout(&asked).contains("roentgen"), "{}", stdout(&asked));
+        assert!(stdout(&asked).contains("roentgend"), "{}", stdout(&asked));
     }
 }
 

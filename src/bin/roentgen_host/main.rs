@@ -31,7 +31,7 @@ use std::path::Path;
 
 /// Trains, quantizes and judges the model that roentgend runs. The model screens; it does not diagnose.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "roentgen-host", version, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

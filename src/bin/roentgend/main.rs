@@ -34,7 +34,7 @@ const BAD_CONFIGURATION: u8 = 78;
 
 /// Chest-radiograph screening on an edge box. It screens; it never diagnoses.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "roentgend", version, about)]
 struct Arguments {
     /// Say more in the log.
     #[arg(short, long, global = true)]

@@ -174,13 +174,19 @@ fn without_a_voi_the_percentiles_are_spread_and_padding_does_not_count() {
 }
 
 #[test]
-fn an_8_bit_image_without_window_is_shown_as_it_is() {
-    let words = values(8);
+fn an_8_bit_image_without_a_voi_is_spread_like_any_other() {
+    // Values 100..=149 evenly, and one pixel in a thousand wild on either side: fewer than are cut off.
+    let mut words: Vec<u16> = (0..10000u16).map(|i| 100 + i % 50).collect();
+    words[1000..1010].fill(3);
+    words[2000..2010].fill(251);
     for (photometric, inverted) in [("MONOCHROME2", false), ("MONOCHROME1", true)] {
-        let dataset = chest(ROWS, COLUMNS, 8, 8).text(PHOTOMETRIC, "CS", photometric);
+        let dataset = chest(100, 100, 8, 8).text(PHOTOMETRIC, "CS", photometric);
         let radiograph = open(&native(dataset, 8, &words, EXPLICIT)).unwrap();
-        let expected = words.iter().map(|&word| if inverted { 255 - word as u8 } else { word as u8 }).collect();
-        assert_eq!(radiograph.pixels, Pixels::Grey8(expected));
+        for (&word, level) in words.iter().zip(levels(&radiograph)) {
+            let share = (f64::from(word) - 100.0) / 49.0;
+            let expected = (share.clamp(0.0, 1.0) * 65535.0).round() as u16;
+            assert_eq!(level, if inverted { 65535 - expected } else { expected }, "{word} in {photometric}");
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! Where the standard leaves a choice:
 //! - Several windows or VOI LUTs are alternatives: the first is taken. Where both kinds are there, the LUT: a
 //!   manufacturer who writes one made it for this image.
-//! - No VOI at all: an unsigned 8-bit image without modality transformation is shown as it is (it was made for a
-//!   screen); others are spread between the 0.5th and the 99.5th percentile of their values.
+//! - No VOI at all: the values between their 0.5th and 99.5th percentile are spread over the display range, whatever
+//!   their depth.
 //! - A window of impossible width counts as absent.
 //! - Padding (Pixel Padding Value, with Range Limit) is left out of the percentiles and shown black, after the inversion.
 //! - The inversion follows Photometric Interpretation alone; Presentation LUT Shape must agree with it in these objects.
@@ -70,9 +70,6 @@ impl Grayscale {
     /// Maps stored words to display sense and says what was done.
     pub(super) fn apply(&self, words: Vec<u16>, applied: &mut Vec<String>) -> Pixels {
         let inverted = self.attributes.photometric == Photometric::Monochrome1;
-        let as_it_is = matches!((&self.modality, &self.voi), (Modality::Identity, Voi::None))
-            && self.attributes.bits_stored == 8
-            && !self.attributes.signed;
         match &self.modality {
             Modality::Identity => {}
             Modality::Rescale { slope, intercept } => {
@@ -90,7 +87,6 @@ impl Grayscale {
                 applied.push(format!("VOI LUT of {} entries, {} bits", lut.entries.len(), lut.bits));
                 Box::new(move |value| lut.apply(value))
             }
-            Voi::None if as_it_is => Box::new(|value| value / 255.0),
             Voi::None => {
                 let (low, high) = self.percentiles(&words);
                 applied.push(format!("no VOI: percentiles {low} to {high}"));
@@ -112,10 +108,6 @@ impl Grayscale {
             applied.push("pixel padding black".into());
         }
         let table: Vec<u16> = (0..=self.attributes.mask()).map(|word| (level(word) * 65535.0).round() as u16).collect();
-        if as_it_is {
-            // Exact: the table holds 257 times the level.
-            return Pixels::Grey8(words.into_iter().map(|word| (table[usize::from(word)] / 257) as u8).collect());
-        }
         let mut words = words;
         // Words are masked to Bits Stored, so that each has its entry.
         words.iter_mut().for_each(|word| *word = table.get(usize::from(*word)).copied().unwrap_or(0));

@@ -98,15 +98,21 @@ impl Assessor {
     }
 }
 
-/// Temperature scaling (Guo et al. 2017): softmax(logits / temperature), in the order of [`Label::ALL`]. The
-/// probabilities are each in 0..=1 and sum to 1 (to the rounding of f32).
-pub fn findings(logits: &[f32; 4], temperature: f32) -> [Finding; 4] {
+/// Temperature scaling (Guo et al. 2017): softmax(logits / temperature), in the order of [`Label::ALL`]; `temperature` is
+/// above 0. Each is in 0..=1 and they sum to 1, to the rounding of f64.
+pub fn softmax(logits: &[f32; 4], temperature: f64) -> [f64; 4] {
     // In f64, and with the greatest taken off, so that nothing overflows however small the temperature.
-    let scaled = logits.map(|logit| f64::from(logit) / f64::from(temperature));
+    let scaled = logits.map(|logit| f64::from(logit) / temperature);
     let greatest = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights = scaled.map(|logit| (logit - greatest).exp());
     let sum: f64 = weights.iter().sum();
-    std::array::from_fn(|i| Finding { label: Label::ALL[i], probability: (weights[i] / sum) as f32 })
+    weights.map(|weight| weight / sum)
+}
+
+/// The four labels with their calibrated probabilities; see [`softmax`].
+pub fn findings(logits: &[f32; 4], temperature: f32) -> [Finding; 4] {
+    let probabilities = softmax(logits, f64::from(temperature));
+    std::array::from_fn(|i| Finding { label: Label::ALL[i], probability: probabilities[i] as f32 })
 }
 
 /// Reports the most probable label (the first of equals), or abstains where it is not probable enough.

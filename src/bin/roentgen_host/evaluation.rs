@@ -1,7 +1,8 @@
 //! What a model said about a set of images, float and int8 side by side, as JSON and as a table. Not the running of it.
 
 use crate::dataset::Sample;
-use crate::metrics::{Metrics, best, softmax};
+use crate::metrics::{Metrics, best};
+use roentgen::assess::softmax;
 use roentgen::bundle::Manifest;
 use roentgen::report::{Label, NOTICE};
 use serde::{Deserialize, Serialize};

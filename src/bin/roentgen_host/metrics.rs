@@ -1,5 +1,6 @@
 //! How right a classifier was: the confusion matrix and what follows from it. Not the running of one.
 
+use roentgen::assess::softmax;
 use roentgen::report::Label;
 use serde::{Deserialize, Serialize};
 
@@ -96,14 +97,6 @@ pub(crate) fn best(logits: &[f32; 4]) -> Label {
         }
     }
     best
-}
-
-/// Probabilities of logits at a temperature.
-pub(crate) fn softmax(logits: &[f32; 4], temperature: f64) -> [f64; 4] {
-    let greatest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    let powers = logits.map(|logit| (f64::from(logit - greatest) / temperature).exp());
-    let sum: f64 = powers.iter().sum();
-    powers.map(|power| power / sum)
 }
 
 /// Mean negative log-likelihood of the truth.

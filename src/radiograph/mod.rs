@@ -73,6 +73,14 @@ pub struct Origin {
     pub view: Option<String>,
 }
 
+impl Origin {
+    /// The origin of a picture file, which names neither study nor modality.
+    pub(crate) fn of_raster(content_sha256: String) -> Self {
+        let kind = OriginKind::Raster;
+        Self { kind, content_sha256, study: None, series: None, instance: None, modality: None, view: None }
+    }
+}
+
 /// Bounds on what one file may ask of the box. Exceeding one is a refusal that names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -230,15 +238,7 @@ pub fn open_bytes(bytes: &[u8], limits: &Limits, key: &Key) -> Result<Radiograph
             ));
         }
     };
-    let origin = Origin {
-        kind: OriginKind::Raster,
-        content_sha256,
-        study: None,
-        series: None,
-        instance: None,
-        modality: None,
-        view: None,
-    };
+    let origin = Origin::of_raster(content_sha256);
     Ok(Radiograph {
         width: raster.width,
         height: raster.height,

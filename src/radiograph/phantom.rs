@@ -4,7 +4,7 @@
 //! The same seed and size give the same bytes on every processor: only the arithmetic that IEEE 754 defines to the last
 //! bit is used (+ − × ÷), no function of a mathematics library.
 
-use super::{Origin, OriginKind, Pixels, Radiograph};
+use super::{Origin, Pixels, Radiograph};
 use sha2::{Digest, Sha256};
 
 /// A phantom as an 8-bit radiograph of `size` × `size` pixels (at least 1), as if it had come as a raster image.
@@ -16,15 +16,7 @@ pub fn radiograph(seed: u64, size: u32) -> Radiograph {
         width: size,
         height: size,
         pixels: Pixels::Grey8(pixels),
-        origin: Origin {
-            kind: OriginKind::Raster,
-            content_sha256,
-            study: None,
-            series: None,
-            instance: None,
-            modality: None,
-            view: None,
-        },
+        origin: Origin::of_raster(content_sha256),
         applied: vec!["synthetic phantom".into()],
     }
 }

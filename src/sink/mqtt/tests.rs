@@ -118,12 +118,18 @@ fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-#[test]
-fn without_an_acknowledgement_nothing_counts_as_published() {
+/// A sink that has announced itself to its peer.
+fn connected() -> (MqttSink, Peer) {
     let (listener, port) = listener();
-    let mut sink = sink(port);
+    let sink = sink(port);
     let mut peer = Peer::accept(&listener);
     peer.expect_online();
+    (sink, peer)
+}
+
+#[test]
+fn without_an_acknowledgement_nothing_counts_as_published() {
+    let (mut sink, mut peer) = connected();
     sink.patience = Duration::from_millis(300);
     assert!(sink.publish(&report("a")).is_err());
     let packet_id = peer.expect_report("a");
@@ -143,10 +149,7 @@ fn without_an_acknowledgement_nothing_counts_as_published() {
 
 #[test]
 fn the_acknowledgement_of_an_abandoned_report_is_not_taken_for_another_one() {
-    let (listener, port) = listener();
-    let mut sink = sink(port);
-    let mut peer = Peer::accept(&listener);
-    peer.expect_online();
+    let (mut sink, mut peer) = connected();
     sink.patience = Duration::from_millis(300);
     assert!(sink.publish(&report("a")).is_err());
     let first = peer.expect_report("a");
@@ -202,10 +205,7 @@ fn a_broker_that_comes_late_is_waited_for() {
 
 #[test]
 fn a_graceful_stop_says_offline_before_it_disconnects() {
-    let (listener, port) = listener();
-    let mut sink = sink(port);
-    let mut peer = Peer::accept(&listener);
-    peer.expect_online();
+    let (mut sink, mut peer) = connected();
     let broker = std::thread::spawn(move || {
         let (retained, topic, packet_id, payload) = peer.read_publish();
         assert!(retained && topic.ends_with("/status") && payload.contains("\"offline\""), "{topic} {payload}");

@@ -13,12 +13,14 @@ mod fold;
 mod import;
 mod import_onnx;
 mod judge;
+mod keygen;
 mod metrics;
 mod model;
 mod pack;
 mod progress;
 mod quantize;
 mod random;
+mod sign;
 mod standardize;
 mod training;
 mod weights;
@@ -45,6 +47,10 @@ enum Command {
     Train(training::Args),
     /// Quantize a trained model to int8 and write a bundle
     Quantize(pack::Args),
+    /// Make a pair of keys to sign bundles with
+    Keygen(keygen::Args),
+    /// Sign a bundle
+    Pack(sign::Args),
     /// Measure a bundle on labelled images
     Evaluate(evaluate::Args),
 }
@@ -54,6 +60,8 @@ fn main() -> Result<()> {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
         Command::Quantize(args) => pack::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Pack(args) => sign::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
     }
 }

@@ -3,6 +3,7 @@
 use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::evaluate::{Float, REPORT_FILE, evaluate};
 use crate::evaluation::Evaluation;
+use crate::sign::SigningKey;
 use crate::weights::FloatModel;
 use crate::{calibrate, correct, quantize, read};
 use anyhow::{Context, Result, bail, ensure};
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// Markdown that becomes the model card (README.md), before the figures
     #[arg(long)]
     card: Option<PathBuf>,
+    /// Sign the bundle with this secret key of `roentgen-host keygen` or `minisign -G`
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// A line of provenance, e.g. "data=whose images, under which terms"; may be repeated
     #[arg(long = "provenance", value_name = "KEY=TEXT")]
     provenance: Vec<String>,
@@ -60,6 +64,8 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // Asked for its password now, not after the work.
+    let key = args.sign.as_deref().map(SigningKey::load).transpose()?;
     let model = FloatModel::load(&args.model)?;
     let head = model.trained_head(&args.model)?.clone();
     let mut data = Dataset::open(&args.data)?;
@@ -91,6 +97,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .file(REPORT_FILE, serde_json::to_vec_pretty(&evaluation)?)
         .file("README.md", card(args, draft.manifest(), &evaluation)?.into_bytes())
         .write(&args.out)?;
+    if let Some(key) = &key {
+        key.sign(&bundle, &args.out)?;
+    }
     print!("{}", evaluation.table());
     println!("Bundle written to {}, SHA-256 {}", args.out.display(), bundle.sha256());
     Ok(())

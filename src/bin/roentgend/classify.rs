@@ -18,7 +18,8 @@ use std::time::{Instant, SystemTime};
 /// Arguments of `classify`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The model bundle; the configuration's, or the one of this checkout or system, where absent.
+    /// The model bundle, signed or not; where absent, the one that the daemon of this configuration runs, or else the one
+    /// of this checkout or system.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// What runs the model: auto or onnx.
@@ -38,14 +39,11 @@ pub(crate) struct Arguments {
 
 /// Judges every file; exit code 1 when any could not be.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (config, bundle_directory) = match &arguments.config {
-        Some(path) => {
-            let config = Config::load(path)?;
-            let bundle = arguments.bundle.clone().unwrap_or_else(|| config.bundle.clone());
-            (config, bundle)
-        }
-        None => (Config::default(), model::find(arguments.bundle.as_deref())?),
+    let mut config = match &arguments.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
     };
+    config.backend = arguments.backend.unwrap_or(config.backend);
     let key = match &arguments.config {
         // Only the daemon makes its key: here it would belong to whoever types the command.
         Some(_) => match Key::load(&config.key())? {
@@ -54,7 +52,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         },
         None => key_of_this_run()?,
     };
-    let (bundle, mut classifier) = model::load(&bundle_directory, arguments.backend.unwrap_or(config.backend))?;
+    let (bundle, mut classifier) = match (&arguments.config, &arguments.bundle) {
+        // The daemon's own choice of bundle.
+        (Some(_), None) => {
+            let active = model::load_active(&config, || ())?;
+            (active.bundle, active.classifier)
+        }
+        (_, asked) => model::load(&model::find(asked.as_deref())?, config.backend)?,
+    };
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone());
     let mut judge = |path: &Path| -> anyhow::Result<Result<Report, Refusal>> {
         let (received_at, started) = (SystemTime::now(), Instant::now());

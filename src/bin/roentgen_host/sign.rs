@@ -1,8 +1,10 @@
 //! `roentgen-host pack --sign`: signs a bundle with a minisign key. Not the bundle's contents, which stay as they are.
 
 use anyhow::{Context, Result, ensure};
+use ct_codecs::{Base64, Decoder};
 use minisign::{PublicKey, SecretKey, SecretKeyBox};
 use roentgen::bundle::{self, Bundle, add_signature, folder_name};
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -40,11 +42,11 @@ impl SigningKey {
         let mode = std::fs::metadata(path).with_context(|| format!("cannot read {shown}"))?.permissions().mode();
         ensure!(mode & 0o077 == 0, "{shown} can be read by other users: type `chmod 600 {shown}`");
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-        let key = SecretKeyBox::from_string(&text).and_then(SecretKeyBox::into_unencrypted_secret_key);
-        let secret = match key {
-            Ok(secret) => secret,
-            // It has a password, or is no key at all, which the second attempt says.
-            Err(_) => SecretKeyBox::from_string(&text)
+        let open = SecretKeyBox::from_string(&text).and_then(SecretKeyBox::into_unencrypted_secret_key);
+        let secret = match open.ok().or_else(|| unchecked(&text)) {
+            Some(secret) => secret,
+            // It has a password, or is no key at all, which is then said.
+            None => SecretKeyBox::from_string(&text)
                 .and_then(|key| key.into_secret_key(None))
                 .with_context(|| format!("{shown} cannot be used as a minisign secret key"))?,
         };
@@ -73,4 +75,15 @@ impl SigningKey {
         println!("Signed {} as {key}", to.display());
         Ok(())
     }
+}
+
+/// A key without password as `minisign -G -W` of version 0.11 writes it: with zeros for its checksum, where the `minisign`
+/// crate wants one. That its halves belong together shows when the first signature is checked.
+fn unchecked(text: &str) -> Option<SecretKey> {
+    const BYTES: usize = 158;
+    const KDF: Range<usize> = 2..4;
+    const CHECKSUM: Range<usize> = BYTES - 32..BYTES;
+    let bytes = Base64::decode_to_vec(text.lines().nth(1)?.trim(), None).ok()?;
+    let zero = |part: Range<usize>| bytes.get(part).is_some_and(|bytes| bytes.iter().all(|&byte| byte == 0));
+    if bytes.len() == BYTES && zero(KDF) && zero(CHECKSUM) { SecretKey::from_bytes(&bytes).ok() } else { None }
 }

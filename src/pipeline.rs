@@ -5,7 +5,7 @@
 //! pile up in the outbox and files still leave the drop folder. The drain publishes the oldest report, waits for its
 //! acknowledgement, marks it sent, and takes the next: in order, one at a time.
 
-use crate::assess::Assessor;
+use crate::assess::{Assessor, Seen};
 use crate::classifier::{Classifier, ClassifyError};
 use crate::outbox::{Enqueued, Outbox, OutboxError};
 use crate::preprocess::preprocess;
@@ -124,7 +124,8 @@ pub fn judge(
         infer: milliseconds(total - preprocessed),
         total: milliseconds(decode + total),
     };
-    Ok(assessor.assess(&evidence, &radiograph.origin, received_at, timing, 0, classifier.name()))
+    let seen = Seen { radiograph, image: &image, evidence: &evidence };
+    Ok(assessor.assess(&seen, received_at, timing, 0, classifier.name()))
 }
 
 /// Publishes what is queued, oldest first, until the other end of `news` hangs up.

@@ -5,10 +5,11 @@ mod clock;
 
 use crate::bundle::{Bundle, Calibration, Manifest, Thresholds, sha256_hex};
 use crate::classifier::Evidence;
-use crate::radiograph::Origin;
+use crate::radiograph::{Origin, Radiograph};
 use crate::report::{
     Decision, EvidenceMap, Finding, Label, ModelIdentity, NOTICE, Reason, ReasonCode, Report, SCHEMA, Timing,
 };
+use crate::tensor::Tensor;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,6 +20,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Config {
     /// Whether reports carry the evidence map (some kilobytes each).
     pub evidence_map: bool,
+}
+
+/// One radiograph on its way to a decision: what came in, what the network read and what it said.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// What came in, at its own size and depth.
+    pub radiograph: &'a Radiograph,
+    /// What the network read: 1 × 224 × 224 × 1 grey levels.
+    pub image: &'a Tensor<u8>,
+    /// What the network said.
+    pub evidence: &'a Evidence,
 }
 
 /// Makes reports: knows the box, the model and how the model is calibrated.
@@ -57,18 +69,24 @@ impl Assessor {
         &self.model
     }
 
+    /// The calibrated probabilities of the four labels, and what to say: the most probable one, or why not.
+    pub fn decide(&self, seen: &Seen) -> ([Finding; 4], Decision) {
+        let findings = findings(&seen.evidence.logits, self.calibration.temperature);
+        (findings, decide(&findings, &self.thresholds))
+    }
+
     /// The report on one radiograph. `sequence` is 0 for a report that never enters the outbox; `backend` is the
     /// classifier's name.
     pub fn assess(
         &self,
-        evidence: &Evidence,
-        origin: &Origin,
+        seen: &Seen,
         received_at: SystemTime,
         timing_ms: Timing,
         sequence: u64,
         backend: &str,
     ) -> Report {
-        let findings = findings(&evidence.logits, self.calibration.temperature);
+        let origin = &seen.radiograph.origin;
+        let (findings, decision) = self.decide(seen);
         Report {
             schema: SCHEMA.into(),
             report_id: self.report_id(origin),
@@ -80,8 +98,8 @@ impl Assessor {
             model: self.model.clone(),
             backend: backend.to_owned(),
             findings,
-            decision: decide(&findings, &self.thresholds),
-            evidence_map: self.config.evidence_map.then(|| evidence_map(evidence)),
+            decision,
+            evidence_map: self.config.evidence_map.then(|| evidence_map(seen.evidence)),
             timing_ms,
             notice: NOTICE.into(),
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::network::int8::{Conv, Network};
 use crate::quant::QuantParams;
-use crate::radiograph::OriginKind;
+use crate::radiograph::{OriginKind, Pixels};
 use crate::tensor::Tensor;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -43,7 +43,10 @@ fn evidence() -> Evidence {
 
 fn report(assessor: &Assessor) -> Report {
     let received_at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
-    assessor.assess(&evidence(), &origin("c0ffee"), received_at, Timing::default(), 7, "onnx")
+    let origin = origin("c0ffee");
+    let radiograph = Radiograph { width: 1, height: 1, pixels: Pixels::Grey8(vec![7]), origin, applied: Vec::new() };
+    let seen = Seen { radiograph: &radiograph, image: &Tensor::filled([1, 1, 1, 1], 7), evidence: &evidence() };
+    assessor.assess(&seen, received_at, Timing::default(), 7, "onnx")
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use roentgen::preprocess::preprocess;
 use roentgen::pseudonym::Key;
-use roentgen::radiograph::{self, Limits};
+use roentgen::radiograph::{self, Limits, Radiograph};
 use roentgen::report::Label;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -56,13 +56,17 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// The network's input for this image: 224 × 224 grey levels, by the path that the box uses.
-    pub(crate) fn input(&self) -> Result<Vec<u8>> {
+    /// The image, opened as the box opens it.
+    pub(crate) fn radiograph(&self) -> Result<Radiograph> {
         // Pseudonyms made here go nowhere, so any key will do.
         let key = Key::from_bytes([0; 32]);
-        let radiograph = radiograph::open(&self.path, &Limits::default(), &key)
-            .map_err(|refusal| anyhow::anyhow!("{}: {refusal}", self.path.display()))?;
-        Ok(preprocess(&radiograph).into_data())
+        radiograph::open(&self.path, &Limits::default(), &key)
+            .map_err(|refusal| anyhow::anyhow!("{}: {refusal}", self.path.display()))
+    }
+
+    /// The network's input for this image: 224 × 224 grey levels, by the path that the box uses.
+    pub(crate) fn input(&self) -> Result<Vec<u8>> {
+        Ok(preprocess(&self.radiograph()?).into_data())
     }
 }
 

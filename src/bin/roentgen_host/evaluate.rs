@@ -105,7 +105,8 @@ pub(crate) fn evaluate(
 ) -> Result<Evaluation> {
     let int8 = judge::int8(bundle, samples)?;
     let float = float.map(|float| float.logits(&int8.samples)).transpose()?;
-    let judged = Judged { samples: &int8.samples, int8: &int8.logits, float: float.as_deref() };
+    let logits: Vec<[f32; 4]> = int8.verdicts.iter().map(|verdict| verdict.logits).collect();
+    let judged = Judged { samples: &int8.samples, int8: &logits, float: float.as_deref() };
     let mut evaluation = Evaluation::new(&judged, bundle.manifest(), "onnx", split);
     evaluation.refused = int8.refused;
     Ok(evaluation)

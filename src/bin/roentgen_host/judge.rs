@@ -4,54 +4,48 @@
 use crate::dataset::Sample;
 use crate::progress::Progress;
 use anyhow::{Result, anyhow, ensure};
+use roentgen::assess::{Assessor, Config, Seen};
 use roentgen::bundle::Bundle;
 use roentgen::classifier::Classifier;
 use roentgen::classifier::onnx::OnnxClassifier;
-use roentgen::tensor::Tensor;
+use roentgen::preprocess::preprocess;
+use roentgen::radiograph::Radiograph;
+use roentgen::report::{Decision, Finding};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// What came of a set of images.
+/// What a box with this bundle says about one image.
+#[derive(Debug, Clone)]
+pub(crate) struct Verdict {
+    /// Class logits.
+    pub(crate) logits: [f32; 4],
+    /// The pooled last feature map.
+    pub(crate) features: Vec<f32>,
+    /// Calibrated probabilities.
+    pub(crate) findings: [Finding; 4],
+    /// The label, or why none.
+    pub(crate) decision: Decision,
+}
+
+/// What came of a set of samples.
 pub(crate) struct Int8 {
     /// The images that could be read, in the order given.
     pub(crate) samples: Vec<Sample>,
-    /// Their class logits.
-    pub(crate) logits: Vec<[f32; 4]>,
+    /// What was said of each.
+    pub(crate) verdicts: Vec<Verdict>,
     /// The others, each with the reason.
     pub(crate) refused: Vec<String>,
 }
 
-/// One worker's images, by their place in the list: the logits, or why the image cannot be read.
-type Part = Vec<(usize, Result<[f32; 4], String>)>;
-
-/// Classifies every image. A file that is no radiograph is set aside; a classifier that fails ends it all.
+/// Judges every sample. A file that is no radiograph is set aside; a classifier that fails ends it all.
 pub(crate) fn int8(bundle: &Bundle, samples: &[Sample]) -> Result<Int8> {
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(samples.len().max(1));
-    let next = AtomicUsize::new(0);
-    let progress = Progress::start("int8", samples.len());
-    let work = || -> Result<Part> {
-        let mut classifier = OnnxClassifier::load(bundle)?;
-        let mut part = Part::new();
-        while let Some((index, sample)) = take(&next, samples) {
-            part.push((index, judge(&mut classifier, sample)?));
-            progress.advance(1);
-        }
-        Ok(part)
-    };
-    let parts: Vec<Result<Part>> = thread::scope(|scope| {
-        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let joined = handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| Err(anyhow!("a worker died"))));
-        joined.collect()
-    });
-    progress.finish();
-    let mut all: Part = parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    all.sort_by_key(|(index, _)| *index);
-    let mut out = Int8 { samples: Vec::new(), logits: Vec::new(), refused: Vec::new() };
-    for ((_, result), sample) in all.into_iter().zip(samples) {
+    let all = radiographs(bundle, samples.len(), "int8", |index| samples[index].radiograph())?;
+    let mut out = Int8 { samples: Vec::new(), verdicts: Vec::new(), refused: Vec::new() };
+    for (result, sample) in all.into_iter().zip(samples) {
         match result {
-            Ok(logits) => {
+            Ok(verdict) => {
                 out.samples.push(sample.clone());
-                out.logits.push(logits);
+                out.verdicts.push(verdict);
             }
             Err(reason) => out.refused.push(reason),
         }
@@ -64,19 +58,49 @@ fn first_reason(refused: &[String]) -> String {
     refused.first().map_or_else(String::new, |reason| format!("; the first: {reason}"))
 }
 
-/// The next sample that no worker has taken.
-fn take<'a>(next: &AtomicUsize, samples: &'a [Sample]) -> Option<(usize, &'a Sample)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    samples.get(index).map(|sample| (index, sample))
+/// Judges `count` radiographs that `open` makes, by their number; `what` is shown beside the progress. In the same order:
+/// the verdict, or why there is no radiograph.
+pub(crate) fn radiographs(
+    bundle: &Bundle,
+    count: usize,
+    what: &str,
+    open: impl Fn(usize) -> Result<Radiograph> + Sync,
+) -> Result<Vec<Result<Verdict, String>>> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
+    let next = AtomicUsize::new(0);
+    let progress = Progress::start(what, count);
+    let assessor = Assessor::new(bundle, "host", Config::default());
+    let work = || -> Result<Vec<(usize, Result<Verdict, String>)>> {
+        let mut classifier = OnnxClassifier::load(bundle)?;
+        let mut part = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return Ok(part);
+            }
+            let verdict = match open(index) {
+                Ok(radiograph) => Ok(judge(&mut classifier, &assessor, &radiograph)?),
+                Err(error) => Err(format!("{error:#}")),
+            };
+            part.push((index, verdict));
+            progress.advance(1);
+        }
+    };
+    let parts: Vec<Result<Vec<_>>> = thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let joined = handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| Err(anyhow!("a worker died"))));
+        joined.collect()
+    });
+    progress.finish();
+    let mut all: Vec<_> = parts.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    all.sort_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, verdict)| verdict).collect())
 }
 
-/// One image's logits; the inner error is about the image, the outer one about the classifier.
-fn judge(classifier: &mut OnnxClassifier, sample: &Sample) -> Result<Result<[f32; 4], String>> {
-    let input = match sample.input() {
-        Ok(input) => input,
-        Err(error) => return Ok(Err(format!("{error:#}"))),
-    };
-    let size = roentgen::network::vgg::INPUT_SIZE;
-    let tensor = Tensor::new([1, size, size, 1], input).ok_or_else(|| anyhow!("preprocessing gave another size"))?;
-    Ok(Ok(classifier.classify(&tensor)?.logits))
+/// What the box would say, step by step as in [`roentgen::pipeline::judge`].
+fn judge(classifier: &mut OnnxClassifier, assessor: &Assessor, radiograph: &Radiograph) -> Result<Verdict> {
+    let image = preprocess(radiograph);
+    let evidence = classifier.classify(&image)?;
+    let (findings, decision) = assessor.decide(&Seen { radiograph, image: &image, evidence: &evidence });
+    Ok(Verdict { logits: evidence.logits, features: evidence.features, findings, decision })
 }

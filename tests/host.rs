@@ -2,7 +2,7 @@
 //! radiographs and a small random trunk. Not the quality of the real model: its bundle carries its own figures.
 #![cfg(feature = "host")]
 
-use roentgen::bundle::Bundle;
+use roentgen::bundle::{Bundle, Config};
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::radiograph::phantom::phantom;
 use safetensors::tensor::{Dtype, TensorView};
@@ -213,7 +213,11 @@ fn fine_tuning_changes_the_blocks_it_was_told_to_and_no_other() {
         assert_eq!(same, block < 4, "{name}");
     }
     // The changed model is a whole one: it can be quantized.
-    done(dir, "quantize --model {}/fine.safetensors --data {}/data --out {}/bundle --calibration-images 16");
-    let manifest = Bundle::open(&dir.join("bundle")).unwrap().manifest().clone();
+    done(dir, "keygen --no-password --out {}/our.key");
+    let quantize = "quantize --model {}/fine.safetensors --data {}/data --out {}/bundle --calibration-images 16";
+    done(dir, &format!("{quantize} --sign {{}}/our.key"));
+    let key = dir.join("our.key.pub").display().to_string();
+    let trust = Config { trusted_keys: vec![key], allow_unsigned: false }.trust().unwrap();
+    let manifest = Bundle::open_trusted(&dir.join("bundle"), &trust).unwrap().manifest().clone();
     assert!(manifest.provenance["training"].contains("fine-tuned from block 4 up"), "{:?}", manifest.provenance);
 }

@@ -14,6 +14,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod heatmap;
 mod logging;
 mod model;
 mod run;

@@ -44,7 +44,7 @@ fn evidence() -> Evidence {
 fn report(assessor: &Assessor) -> Report {
     let received_at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
     let origin = origin("c0ffee");
-    let radiograph = Radiograph { width: 1, height: 1, pixels: Pixels::U8(vec![7]), origin, applied: Vec::new() };
+    let radiograph = Radiograph { width: 1, height: 1, pixels: Pixels::Grey8(vec![7]), origin, applied: Vec::new() };
     let seen = Seen { radiograph: &radiograph, image: &Tensor::filled([1, 1, 1, 1], 7), evidence: &evidence() };
     assessor.assess(&seen, received_at, Timing::default(), 7, "onnx")
 }

@@ -1,7 +1,8 @@
 //! The picture for a reader: the radiograph, the same with the evidence map over it, the probabilities, the decision and the
 //! notice. Not the map itself ([`crate::classifier::Evidence`]) and not where pictures are kept.
 //!
-//! Nothing on it names a patient, a study or a file: the report's id is the only way back. The same image judged by the
+//! Nothing written on it names a patient, a study or a file: the report's id is the only way back. (What a modality burned
+//! into the pixels of the radiograph stays there.) The same image judged by the
 //! same model in the same backend gives the same bytes.
 
 mod canvas;
@@ -197,9 +198,9 @@ impl Page {
         let (rows, columns) = relief.size();
         let (label, mean) = (label.title(), relief.mean());
         let explained = format!(
-            "Colour: by how much the network's logit for {label} exceeds the mean of the other three there; none where it does \
-             not. The mean over the image, {mean:+.1}, is its whole lead. {rows} × {columns} cells, interpolated. The map shows \
-             what moved the network, not the extent of disease."
+            "Colour: how far, at each place, the network's logit for {label} lies above the mean of its other three (no colour: \
+             not above). Its mean over the image, {mean:+.1}, is what counted. {rows} × {columns} cells, interpolated. The map \
+             shows what moved the network, not the extent of disease."
         );
         self.end += 12;
         self.paragraph(&explained, MARGIN, WIDTH - MARGIN, SMALL, DIM);

@@ -1,6 +1,6 @@
-//! The whole way, as a person types it: weights and images → `roentgen-host` → a bundle → `roentgend` judges with it. On a
-//! small random trunk and synthetic radiographs, in seconds. Each step is a function that takes the folder where everything
-//! lies; what every command does in detail is tested in its own file (`host`, `bundle`, `cli`, `heatmap`).
+//! The whole way, as a person types it: weights and images → `roentgen-host` → a bundle → `roentgend` judges with it.
+//! On a small random trunk and synthetic radiographs, in seconds. Each step is a function that takes the folder where
+//! everything lies; what every command does in detail is tested in its own file (`host`, `bundle`, `cli`, `heatmap`).
 #![cfg(feature = "host")]
 
 #[path = "common/host.rs"]

@@ -1,5 +1,5 @@
-//! The promise of `roentgend classify --heatmap`: a picture for every judged file, under a name of its own, and no other file
-//! touched. What is on a picture is tested beside its drawing.
+//! The promise of `roentgend classify --heatmap`: a picture for every judged file, under a name of its own, and no
+//! other file touched. What is on a picture is tested beside its drawing.
 
 mod support;
 

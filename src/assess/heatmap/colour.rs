@@ -1,11 +1,12 @@
 //! The colour map: strength 0..=1 → colour and opacity. Not the strengths themselves.
 //!
-//! `plasma` of matplotlib (Nathaniel J. Smith, Stéfan van der Walt and Eric Firing, 2015, dedicated to the public domain under
-//! CC0; `_cm_listed.py`): lightness rises evenly, so that equal steps of evidence look equal, also in grey print and to eyes
-//! that confuse red and green. Chosen before `inferno` and `viridis` because none of its colours is near black or
-//! grey: what is coloured can be told from a radiograph's own levels.
+//! `plasma` of matplotlib (Nathaniel J. Smith, Stéfan van der Walt and Eric Firing, 2015, dedicated to the public
+//! domain under CC0; `_cm_listed.py`): lightness rises evenly, so that equal steps of evidence look equal, also in
+//! grey print and to eyes that confuse red and green. Chosen before `inferno` and `viridis` because none of its
+//! colours is near black or grey: what is coloured can be told from a radiograph's own levels.
 
-/// Every eighth of the 256 published colours, and the last: the others lie within 3 levels of the straight line between.
+/// Every eighth of the 256 published colours, and the last: the others lie within 3 levels of the straight line
+/// between.
 const PLASMA: [[u8; 3]; 33] = [
     [13, 8, 135],
     [34, 6, 144],
@@ -73,8 +74,8 @@ pub(super) fn mix(from: u8, to: u8, part: f64) -> u8 {
 }
 
 fn bounded(strength: f64) -> f64 {
-    // `max` gives the other one where one is no number.
-    strength.max(0.0).min(1.0)
+    // Not `clamp`, which would keep what is no number.
+    if strength > 0.0 { strength.min(1.0) } else { 0.0 }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The picture for a reader: the radiograph, the same with the evidence map over it, the probabilities, the decision and the
-//! notice. Not the map itself ([`crate::classifier::Evidence`]) and not where pictures are kept.
+//! The picture for a reader: the radiograph, the same with the evidence map over it, the probabilities, the decision
+//! and the notice. Not the map itself ([`crate::classifier::Evidence`]) and not where pictures are kept.
 //!
-//! Nothing written on it names a patient, a study or a file: the report's id is the only way back. (What a modality burned
-//! into the pixels of the radiograph stays there.) The same image judged by the
-//! same model in the same backend gives the same bytes.
+//! Nothing written on it names a patient, a study or a file: the report's id is the only way back. (What a modality
+//! burned into the pixels of the radiograph stays there.) The same image judged by the same model in the same backend
+//! gives the same bytes.
 
 mod canvas;
 mod colour;
@@ -66,8 +66,8 @@ const MAX_LETTERS: usize = 500;
 
 /// Draws the picture of one radiograph and the report on it.
 ///
-/// `seen` is what the report was made from. A radiograph whose pixels do not fill its width and height comes out black, and a
-/// map that is none without colour; neither comes from [`crate::radiograph::open`] or a classifier.
+/// `seen` is what the report was made from. A radiograph whose pixels do not fill its width and height comes out
+/// black, and a map that is none without colour; neither comes from [`crate::radiograph::open`] or a classifier.
 pub fn render(seen: &Seen<'_>, report: &Report) -> RgbImage {
     let best = most_probable(&report.findings);
     let (label, standing) = match &report.decision {
@@ -198,9 +198,9 @@ impl Page {
         let (rows, columns) = relief.size();
         let (label, mean) = (label.title(), relief.mean());
         let explained = format!(
-            "Colour: how far, at each place, the network's logit for {label} lies above the mean of its other three (no colour: \
-             not above). Its mean over the image, {mean:+.1}, is what counted. {rows} × {columns} cells, interpolated. The map \
-             shows what moved the network, not the extent of disease."
+            "Colour: how far, at each place, the network's logit for {label} lies above the mean of its other three (no \
+             colour: not above). Its mean over the image, {mean:+.1}, is what counted. {rows} × {columns} cells, \
+             interpolated. The map shows what moved the network, not the extent of disease."
         );
         self.end += 12;
         self.paragraph(&explained, MARGIN, WIDTH - MARGIN, SMALL, DIM);

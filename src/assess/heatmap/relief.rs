@@ -1,14 +1,15 @@
 //! Evidence map → strength of one label at every place of the picture. Not its colours.
 //!
-//! The strength of label k in a cell is the network's logit for k less the mean of its other three logits there. A softmax
-//! does not see what all four logits have in common, so that this lead is all that a cell says for k; and since the head
-//! is linear up to the global average, the mean of the strengths *is* the image's own lead: the map leaves nothing out and
-//! adds nothing. (A local probability would do neither: single cells lead by ten and more, where it only says 0 or 1.)
+//! The strength of label k in a cell is the network's logit for k less the mean of its other three logits there: what
+//! all four have in common is left out, since it changes no probability. The head is linear up to the global average,
+//! so the mean of the strengths *is* the image's own lead: the map leaves nothing out and adds nothing. (A local
+//! probability would do neither: single cells lead by ten and more, where it only says 0 or 1.)
 
 use crate::report::Label;
 use crate::tensor::Tensor;
 
-/// Top of the scale at least, in logits: a map whose greatest lead is less stays pale. A lead of 4 is odds of 55 to 1.
+/// Top of the scale at least, in logits: a map whose greatest lead is less stays pale. A lead of 4 is odds of 55 to
+/// 1.
 const LEAST_TOP: f64 = 4.0;
 
 /// The strengths of one label, a value a cell.
@@ -21,7 +22,8 @@ pub(super) struct Relief {
 
 impl Relief {
     /// The strengths of `label` in a map of 1 × h × w × 4 logits. A map of another shape (none that
-    /// [`crate::classifier::Evidence::from_quantized`] gave) counts as one cell without evidence, as a logit that is no number does.
+    /// [`crate::classifier::Evidence::from_quantized`] gave) counts as one cell without evidence, as a logit that is
+    /// no number does.
     pub(super) fn new(map: &Tensor<f32>, label: Label) -> Self {
         let [_, rows, columns, channels] = map.shape();
         let cells: Vec<f64> =
@@ -42,8 +44,8 @@ impl Relief {
         self.cells.iter().sum::<f64>() / self.cells.len() as f64
     }
 
-    /// The strength at a place, `x` and `y` in 0..=1 from the left and from the top: bilinear between the middles of the
-    /// cells, and level from the outermost middles to the edge.
+    /// The strength at a place, `x` and `y` in 0..=1 from the left and from the top: bilinear between the middles of
+    /// the cells, and level from the outermost middles to the edge.
     pub(super) fn at(&self, x: f64, y: f64) -> f64 {
         let (left, right, across) = between(x, self.columns);
         let (above, below, down) = between(y, self.rows);
@@ -77,8 +79,8 @@ fn lead(logits: &[f32; 4], label: Label) -> f64 {
     own - (sum - own) / 3.0
 }
 
-/// The two neighbouring cells of a place in 0..=1 along an axis of `count` cells, and how far it is on the way from the
-/// first to the second. A cell's middle lies half a cell from its edges.
+/// The two neighbouring cells of a place in 0..=1 along an axis of `count` cells, and how far it is on the way from
+/// the first to the second. A cell's middle lies half a cell from its edges.
 fn between(place: f64, count: usize) -> (usize, usize, f64) {
     let position = (place * count as f64 - 0.5).clamp(0.0, (count - 1) as f64);
     let first = position.floor() as usize;
@@ -126,15 +128,20 @@ mod tests {
             let ticks = relief.ticks();
             let top = ticks[ticks.len() - 1];
             let needed = f64::from(greatest).max(LEAST_TOP);
-            prop_assert!((3..=6).contains(&ticks.len()) && top >= needed * (1.0 - 1e-12) && top < 2.0 * needed, "{ticks:?}");
+            prop_assert!((3..=6).contains(&ticks.len()), "{ticks:?}");
+            prop_assert!(top >= needed * (1.0 - 1e-12) && top < 2.0 * needed, "{ticks:?}");
         }
 
         #[test]
-        fn no_place_lies_beyond_the_cells(x in 0.0f64..=1.0, y in 0.0f64..=1.0, own in prop::collection::vec(-9.0f32..9.0, 6)) {
+        fn no_place_lies_beyond_the_cells(
+            x in 0.0f64..=1.0, y in 0.0f64..=1.0, own in prop::collection::vec(-9.0f32..9.0, 6)
+        ) {
             let logits: Vec<f32> = own.iter().flat_map(|&value| [0.0, 0.0, 0.0, value]).collect();
             let relief = Relief::new(&map(2, 3, logits), Label::ViralPneumonia);
-            let (low, high) = own.iter().fold((9.0f64, -9.0f64), |(low, high), &value| (low.min(value.into()), high.max(value.into())));
-            prop_assert!((low - 1e-9..=high + 1e-9).contains(&relief.at(x, y)));
+            let low = own.iter().copied().fold(f32::MAX, f32::min);
+            let high = own.iter().copied().fold(f32::MIN, f32::max);
+            let far = 1e-9;
+            prop_assert!((f64::from(low) - far..=f64::from(high) + far).contains(&relief.at(x, y)));
         }
     }
 }

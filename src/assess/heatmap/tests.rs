@@ -203,9 +203,9 @@ fn the_longest_texts_make_the_picture_higher_and_never_run_over() {
         "The most probable label, Viral pneumonia, has a probability of 29 %; 30 % is the least that is reported. ";
     let word = "Mahalanobis".repeat(400);
     let lines = format!("line\n\u{1b}[31mcontrol\u{0}{}", "中文≥≤".repeat(300));
-    let mut long = abstained(&[&sentence.repeat(8), &word, &lines, &sentence, "", &sentence, &sentence, &sentence]);
+    let mut long = abstained(&[&sentence.repeat(8), &word, &lines, sentence, "", sentence, sentence, sentence]);
     long.model.name = "m".repeat(3000);
-    let picture = draw(&radiograph, &evidence(7, 7, vec![1e38, 0.0, 0.0, 3e38].repeat(49)), &long);
+    let picture = draw(&radiograph, &evidence(7, 7, [1e38, 0.0, 0.0, 3e38].repeat(49)), &long);
     assert!(holds_its_margins(&picture));
     assert_eq!(picture.width(), short.width());
     assert!(picture.height() > short.height() + 300 && picture.height() < 4000, "{}", picture.height());

@@ -1,8 +1,8 @@
 //! Words as pixels: two weights of Inter, antialiased. Not where the words stand.
 //!
-//! Inter (Rasmus Andersson and the Inter project authors, SIL Open Font License 1.1: `font/OFL.txt`), version 4.001, cut down to
-//! the characters of Latin-1 and some punctuation, without hinting: 35 kB in the program, and the same pixels on
-//! every processor, since drawing takes nothing but IEEE 754's own operations.
+//! Inter (Rasmus Andersson and the Inter project authors, SIL Open Font License 1.1: `font/OFL.txt`), version 4.001,
+//! cut down to the characters of Latin-1 and some punctuation, without hinting: 35 kB in the program, and the same
+//! pixels on every processor, since drawing takes nothing but IEEE 754's own operations.
 
 use ab_glyph::{Font, FontRef, Glyph, ScaleFont, point};
 use std::sync::LazyLock;
@@ -48,7 +48,8 @@ impl Style {
         text.chars().map(|letter| font.h_advance(glyph_id(&font, letter))).sum()
     }
 
-    /// The lines of a text that is no line wider than `width`: broken at spaces, and within a word that is wider itself.
+    /// The lines of a text that is no line wider than `width`: broken at spaces, and within a word that is wider
+    /// itself.
     pub(super) fn wrap(self, text: &str, width: f32) -> Vec<String> {
         let mut lines = Vec::new();
         let mut line = String::new();
@@ -71,7 +72,8 @@ impl Style {
         lines
     }
 
-    /// Draws a line whose upper left corner is at `left`, `top`: `dot` gets every pixel that is touched and how much, 0..=1.
+    /// Draws a line whose upper left corner is at `left`, `top`: `dot` gets every pixel that is touched and how much,
+    /// 0..=1.
     pub(super) fn draw(self, text: &str, left: f32, top: f32, mut dot: impl FnMut(i32, i32, f32)) {
         let Some(font) = self.font() else { return };
         let font = font.as_scaled(self.pixels);

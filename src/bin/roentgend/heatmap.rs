@@ -1,5 +1,5 @@
-//! `classify --heatmap DIR`: keeps what the network said about an image, and writes its picture into the folder. Not the
-//! drawing itself ([`roentgen::assess::heatmap`]).
+//! `classify --heatmap DIR`: keeps what the network said about an image, and writes its picture into the folder. Not
+//! the drawing itself ([`roentgen::assess::heatmap`]).
 
 use anyhow::{Context, bail};
 use roentgen::assess::{Seen, heatmap};
@@ -55,10 +55,11 @@ impl Pictures {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// Writes the picture of the radiograph that came from `input` and that `remembered` has just judged; where it lies.
+    /// Writes the picture of the radiograph that came from `input` and that `remembered` has just judged; where it
+    /// lies.
     ///
-    /// Its name is that of `input` and the beginning of the report's id. So another image's picture has another name, whatever
-    /// the inputs are called, and the same image's takes its old one's place: whole, never in part.
+    /// Its name is that of `input` and the beginning of the report's id. So another image's picture has another name,
+    /// whatever the inputs are called, and the same image's takes its old one's place: whole, never in part.
     pub(crate) fn write(
         &self,
         input: &Path,
@@ -77,7 +78,8 @@ impl Pictures {
             }
             _ => {}
         }
-        // Made beside its place and renamed, which follows no link. Readable as other files are: a temporary file is not.
+        // Made beside its place and renamed, which follows no link. Readable as other files are: a temporary file is
+        // not.
         let permissions = Permissions::from_mode(0o666);
         let mut file =
             tempfile::Builder::new().permissions(permissions).tempfile_in(&self.folder).with_context(told)?;

@@ -15,6 +15,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod heatmap;
 mod logging;
 mod model;
 mod run;

@@ -20,6 +20,7 @@ mod progress;
 mod quantize;
 mod random;
 mod standardize;
+mod tflite;
 mod training;
 mod weights;
 

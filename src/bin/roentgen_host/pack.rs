@@ -4,9 +4,9 @@ use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::evaluate::{Float, REPORT_FILE, evaluate};
 use crate::evaluation::Evaluation;
 use crate::weights::FloatModel;
-use crate::{calibrate, correct, quantize, read};
+use crate::{calibrate, correct, quantize, read, tflite};
 use anyhow::{Context, Result, bail, ensure};
-use roentgen::bundle::{BundleWriter, Calibration, Manifest, Thresholds};
+use roentgen::bundle::{BundleWriter, Calibration, Manifest, TFLITE_FILE, Thresholds};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
 use roentgen::report::{Label, NOTICE};
@@ -74,13 +74,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let few = thin(&calibration, CORRECTION / Label::ALL.len());
     let inputs = few.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
     let (corrected, head) = correct::correct(&model, &head, &ranges, &inputs)?;
-    let network = quantize::quantize(&corrected, &head, &ranges);
+    let network = quantize::quantize(&corrected, &head, &ranges).with_portable_scales();
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
     manifest.calibration = Calibration { temperature: temperature(&model, &args.model)? };
     manifest.thresholds = Thresholds { min_probability: args.min_probability };
     manifest.provenance = provenance(args, &model, &data.samples, calibration.len())?;
     let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
-    let writer = BundleWriter::new(manifest, &network, &golden)?;
+    let writer = BundleWriter::new(manifest, &network, &golden)?.file(TFLITE_FILE, tflite::write(&network));
 
     // The figures are those of the very network that is packed: it is written once without them and judged.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;

@@ -19,8 +19,7 @@ use burn::tensor::{Device, Tensor as Burn, TensorData};
 use rayon::prelude::*;
 use roentgen::quant::QuantParams;
 
-/// Places of all images together at which a layer's rounding is learned. Twice as many were no better on other images,
-/// and took twice as long.
+/// Places of all images together at which a layer's rounding is learned. What it costs is in proportion.
 const PLACES: usize = 2048;
 
 /// One image's activations before the current layer.

@@ -115,7 +115,7 @@ fn within_a_step(found: &Tensor<u8>, expected: &Tensor<u8>, kernels: &str, name:
     let of = found.data().len();
     assert!(steps <= 1, "{kernels}: {name}: {count} of {of} values differ, by up to {steps} steps");
     // In fixed point a product is rounded twice, to 31 bits and then to whole steps: sums near a tie may go the other way.
-    assert!(count <= of / 100, "{kernels}: {name}: {count} of {of} values differ");
+    assert!(count <= 3 + of / 100, "{kernels}: {name}: {count} of {of} values differ");
     found.clone()
 }
 

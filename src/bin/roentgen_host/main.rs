@@ -18,10 +18,14 @@ mod metrics;
 mod model;
 mod pack;
 mod progress;
+mod quantization;
 mod quantize;
 mod random;
+mod round;
 mod sign;
+mod sqnr;
 mod standardize;
+mod tflite;
 mod training;
 mod weights;
 

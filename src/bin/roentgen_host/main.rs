@@ -1,20 +1,26 @@
 //! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
 
+mod adamw;
 mod augment;
 mod calibrate;
+mod checkpoint;
 mod correct;
+mod curves;
 mod dataset;
 mod device;
+mod draw;
 mod evaluate;
 mod evaluation;
 mod features;
 mod finetune;
 mod fold;
+mod history;
 mod import;
 mod import_onnx;
 mod judge;
 mod metrics;
 mod model;
+mod network;
 mod pack;
 mod progress;
 mod quantize;
@@ -35,6 +41,9 @@ use std::path::Path;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Where tensors are computed
+    #[arg(long, global = true, value_enum, default_value_t = device::Choice::Auto)]
+    device: device::Choice,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,7 +59,9 @@ enum Command {
 }
 
 fn main() -> Result<()> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    device::choose(cli.device)?;
+    match cli.command {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
         Command::Quantize(args) => pack::run(&args),

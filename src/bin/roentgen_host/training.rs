@@ -6,8 +6,9 @@
 
 use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::device::device;
+use crate::draw::Images;
 use crate::features::{self, Cache};
-use crate::finetune::{self, Images, finetune};
+use crate::finetune::{self, finetune};
 use crate::metrics::{Metrics, best, negative_log_likelihood};
 use crate::model::logits;
 use crate::progress::Progress;
@@ -194,6 +195,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ];
     model.notes.extend(notes.map(|(key, value)| (key.to_owned(), value)));
     model.save(&args.out)?;
+    let checkpoint = finetune::checkpoint_path(&args.out);
+    if args.unfreeze.first_block().is_some() {
+        std::fs::remove_file(&checkpoint).with_context(|| format!("cannot delete {}", checkpoint.display()))?;
+    }
     println!("Trained model written to {}. Next: roentgen-host quantize --model {0} …", args.out.display());
     Ok(())
 }

@@ -3,11 +3,14 @@
 
 use crate::augment::{Strength, augment};
 use crate::dataset::Sample;
+use crate::lower_cache::LowerCache;
 use crate::random::SplitMix;
 use anyhow::Result;
+use half::f16;
 use rayon::prelude::*;
 use roentgen::report::Label;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Labelled images in memory.
@@ -26,10 +29,20 @@ impl Images {
     }
 }
 
+/// What the frozen blocks are to be asked about, or have been.
+pub(crate) enum Input {
+    /// 224 × 224 grey levels.
+    Image(Vec<u8>),
+    /// What the frozen blocks made of them, as their cache kept it.
+    Lower(Vec<f16>),
+}
+
 /// One step's images, augmented, with their labels.
 pub(crate) struct Step {
-    /// 224 × 224 grey levels each.
-    pub(crate) images: Vec<Vec<u8>>,
+    /// The images.
+    pub(crate) inputs: Vec<Input>,
+    /// Their records in the cache of the frozen blocks, where there is one.
+    pub(crate) records: Vec<usize>,
     /// Their classes.
     pub(crate) labels: Vec<Label>,
 }
@@ -43,33 +56,48 @@ pub(crate) struct Plan {
     pub(crate) balance: f64,
     /// How strongly images are changed, 0..1.
     pub(crate) augmentation: f32,
+    /// How many augmented copies of an image there are; 0: a new one at every draw.
+    pub(crate) copies: usize,
     /// Where all chance comes from.
     pub(crate) seed: u64,
 }
 
 /// Makes the steps of `range` on all cores, a few ahead of their use.
-pub(crate) fn loader(train: Images, plan: Plan, range: Range<usize>) -> Receiver<Step> {
+pub(crate) fn loader(train: Images, plan: Plan, range: Range<usize>, cache: Option<Arc<LowerCache>>) -> Receiver<Step> {
     let (sender, receiver) = sync_channel(4);
     let strength = Strength::scaled(plan.augmentation);
     std::thread::spawn(move || {
         let mut random = SplitMix::of(&[plan.seed, 0xa6]);
         let mut draw = Draw::new(&train.labels, plan.balance);
+        let mut draws = vec![0usize; train.labels.len()];
         for step in 0..range.end {
             // The piles of the steps before a resumed one are drawn as they were, and only drawn.
             let chosen: Vec<usize> = (0..plan.batch).map(|_| draw.next(&mut random)).collect();
+            let records: Vec<usize> = chosen
+                .iter()
+                .map(|&index| {
+                    draws[index] += 1;
+                    index * plan.copies + (draws[index] - 1) % plan.copies.max(1)
+                })
+                .collect();
             if step < range.start {
                 continue;
             }
-            let images = chosen
-                .par_iter()
-                .enumerate()
-                .map(|(place, &index)| {
-                    let mut random = SplitMix::of(&[plan.seed, step as u64, place as u64]);
-                    augment(&train.inputs[index], &strength, &mut random)
+            let inputs = (0..plan.batch)
+                .into_par_iter()
+                .map(|place| {
+                    if let Some(kept) = cache.as_ref().and_then(|cache| cache.get(records[place])) {
+                        return Input::Lower(kept);
+                    }
+                    let stream = match plan.copies {
+                        0 => [plan.seed, step as u64, place as u64],
+                        _ => [plan.seed, u64::MAX, records[place] as u64],
+                    };
+                    Input::Image(augment(&train.inputs[chosen[place]], &strength, &mut SplitMix::of(&stream)))
                 })
                 .collect();
             let labels = chosen.iter().map(|&index| train.labels[index]).collect();
-            if sender.send(Step { images, labels }).is_err() {
+            if sender.send(Step { inputs, records, labels }).is_err() {
                 // The training ended early.
                 return;
             }
@@ -130,6 +158,7 @@ impl Draw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn drawing_evens_classes_out_as_told_and_sees_every_image() {
@@ -140,7 +169,7 @@ mod tests {
             let drawn: Vec<usize> = (0..20_000).map(|_| draw.next(&mut random)).collect();
             let share = drawn.iter().filter(|&&index| index >= 900).count() as f64 / drawn.len() as f64;
             assert!((share - expected).abs() < 0.02, "{balance}: {share}");
-            assert_eq!(drawn.into_iter().collect::<std::collections::BTreeSet<_>>().len(), 1000);
+            assert_eq!(drawn.into_iter().collect::<BTreeSet<_>>().len(), 1000);
         }
     }
 
@@ -150,12 +179,28 @@ mod tests {
             inputs: (0..7).map(|seed| roentgen::radiograph::phantom::phantom(seed, 224)).collect(),
             labels: (0..7).map(|i| if i < 5 { Label::Normal } else { Label::Covid }).collect(),
         };
-        let plan = Plan { batch: 3, balance: 0.5, augmentation: 0.5, seed: 9 };
-        let all: Vec<Step> = loader(images(), plan, 0..5).iter().collect();
-        let late: Vec<Step> = loader(images(), plan, 3..5).iter().collect();
-        assert_eq!((all.len(), late.len()), (5, 2));
-        for (a, b) in all[3..].iter().zip(&late) {
-            assert!(a.images == b.images && a.labels == b.labels);
+        let bytes = |step: &Step| -> Vec<Vec<u8>> {
+            let image = |input: &Input| match input {
+                Input::Image(image) => image.clone(),
+                Input::Lower(_) => panic!("there is no cache"),
+            };
+            step.inputs.iter().map(image).collect()
+        };
+        for copies in [0, 2] {
+            let plan = Plan { batch: 3, balance: 0.5, augmentation: 0.5, copies, seed: 9 };
+            let all: Vec<Step> = loader(images(), plan, 0..12, None).iter().collect();
+            let late: Vec<Step> = loader(images(), plan, 9..12, None).iter().collect();
+            assert_eq!((all.len(), late.len()), (12, 3));
+            for (a, b) in all[9..].iter().zip(&late) {
+                assert!(bytes(a) == bytes(b) && a.labels == b.labels && a.records == b.records);
+            }
+            let different: BTreeSet<Vec<u8>> = all.iter().flat_map(bytes).collect();
+            let records: BTreeSet<usize> = all.iter().flat_map(|step| step.records.clone()).collect();
+            if copies == 0 {
+                assert_eq!(different.len(), 36, "every draw is changed anew");
+            } else {
+                assert!(different.len() == records.len() && records.len() <= 14, "{records:?}");
+            }
         }
     }
 

@@ -5,97 +5,45 @@ use crate::adamw::AdamW;
 use crate::checkpoint::{Chosen, State};
 use crate::curves;
 use crate::draw::{Images, Plan, Step, kept, loader};
+use crate::frozen::Frozen;
 use crate::history::{self, Epoch};
 use crate::metrics::{Metrics, best, negative_log_likelihood};
 use crate::model::numbers;
 use crate::network::{Layer, Net, Precision, Stack};
 use crate::progress::Progress;
+use crate::settings::Settings;
 use crate::weights::FloatModel;
 use anyhow::{Context, Result, ensure};
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
 use burn::tensor::{Device, Int, Tensor as Burn, TensorData};
+use roentgen::network::vgg::INPUT_SIZE;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// How to fine-tune.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Settings {
-    /// Passes of fine-tuning over as many images as the training split has
-    #[arg(long, default_value_t = 14)]
-    pub(crate) fine_epochs: usize,
-    /// Greatest step size of AdamW while fine-tuning, reached after the warm-up and lowered along a cosine
-    #[arg(long, default_value_t = 6e-5)]
-    pub(crate) fine_lr: f64,
-    /// AdamW's weight decay while fine-tuning (biases never decay)
-    #[arg(long, default_value_t = 0.02)]
-    pub(crate) fine_weight_decay: f64,
-    /// Images a step while fine-tuning
-    #[arg(long, default_value_t = 64)]
-    pub(crate) fine_batch: usize,
-    /// Share of the truth that is spread over all classes, 0..1
-    #[arg(long, default_value_t = 0.05)]
-    pub(crate) label_smoothing: f32,
-    /// Share of the last features that are dropped at random, 0..1
-    #[arg(long, default_value_t = 0.3)]
-    pub(crate) dropout: f64,
-    /// How far classes are evened out when images are drawn: 0 as they are, 1 every class equally often
-    #[arg(long, default_value_t = 0.5)]
-    pub(crate) balance: f64,
-    /// How slowly the averaged weights follow the trained ones, 0..1 (exponential moving average a step)
-    #[arg(long, default_value_t = 0.998)]
-    pub(crate) average: f64,
-    /// How strongly training images are changed, 0..1: more is harder to learn and withstands more
-    #[arg(long, default_value_t = 0.5)]
-    pub(crate) augmentation: f32,
-    /// In which numbers convolutions are computed while fine-tuning
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    pub(crate) precision: Precision,
-    /// Fit the run into so many minutes: the schedule follows the clock where that is ahead of the passes
-    #[arg(long)]
-    pub(crate) minutes: Option<f64>,
-    /// Minutes between checkpoints; one is also written after every pass
-    #[arg(long, default_value_t = 5.0)]
-    pub(crate) checkpoint_minutes: f64,
-    /// Go on from the checkpoint beside --out, if there is one, with the settings that it was started with
-    #[arg(long)]
-    pub(crate) resume: bool,
-    /// Where a line of figures is written after every pass (CSV); the learning curves are drawn beside it (SVG)
-    #[arg(long)]
-    pub(crate) log: Option<PathBuf>,
-}
-
-impl Settings {
-    /// The settings that shape the model, for its notes.
-    pub(crate) fn words(&self) -> String {
-        format!(
-            "AdamW, lr {}, weight decay {}, batch {}, label smoothing {}, dropout {}, balance {}, average {}, \
-             augmentation {}",
-            self.fine_lr,
-            self.fine_weight_decay,
-            self.fine_batch,
-            self.label_smoothing,
-            self.dropout,
-            self.balance,
-            self.average,
-            self.augmentation
-        )
-    }
-
-    fn check(&self) -> Result<()> {
-        ensure!(self.fine_batch > 0 && self.fine_epochs > 0, "--fine-batch and --fine-epochs must be at least 1");
-        ensure!((0.0..=1.0).contains(&self.augmentation), "--augmentation goes from 0 to 1");
-        ensure!((0.0..=1.0).contains(&self.balance), "--balance goes from 0 to 1");
-        ensure!((0.0..1.0).contains(&self.dropout), "--dropout goes from 0 to less than 1");
-        ensure!((0.0..1.0).contains(&self.label_smoothing), "--label-smoothing goes from 0 to less than 1");
-        ensure!((0.0..1.0).contains(&self.average), "--average goes from 0 to less than 1");
-        Ok(())
-    }
-}
-
 /// Where the checkpoint of a run that writes `out` lies.
 pub(crate) fn checkpoint_path(out: &Path) -> PathBuf {
     out.with_added_extension("checkpoint")
+}
+
+/// What is to be fine-tuned, on what, and where results go.
+pub(crate) struct Job<'a> {
+    /// The model, its head trained.
+    pub(crate) model: FloatModel,
+    /// The lowest block that is trained, 1 to 5.
+    pub(crate) first_block: usize,
+    /// What is trained on.
+    pub(crate) train: Images,
+    /// What the best pass is chosen by.
+    pub(crate) val: &'a Images,
+    /// How.
+    pub(crate) settings: &'a Settings,
+    /// Where all chance comes from.
+    pub(crate) seed: u64,
+    /// The model's file; the checkpoint lies beside it.
+    pub(crate) out: &'a Path,
+    /// Where what the frozen blocks give is kept.
+    pub(crate) cache: &'a Path,
 }
 
 /// What stays the same in all steps of a run.
@@ -103,21 +51,14 @@ struct Run<'a> {
     settings: &'a Settings,
     seed: u64,
     device: Device,
-    frozen: Stack,
+    frozen: Frozen,
     loss: CrossEntropyLoss,
 }
 
-/// Fine-tunes `model`, whose head is trained, from block `first_block` (1 to 5) upwards; returns it with the averaged
-/// weights that were best on `val` (accuracy plus macro F1), and their logits on it, computed in f32.
-pub(crate) fn finetune(
-    mut model: FloatModel,
-    first_block: usize,
-    train: Images,
-    val: &Images,
-    settings: &Settings,
-    seed: u64,
-    out: &Path,
-) -> Result<(FloatModel, Vec<[f32; 4]>)> {
+/// Fine-tunes a model from a block upwards; returns it with the averaged weights that were best on `val` (accuracy plus
+/// macro F1), and their logits on it, computed in f32.
+pub(crate) fn finetune(job: Job<'_>) -> Result<(FloatModel, Vec<[f32; 4]>)> {
+    let Job { mut model, first_block, train, val, settings, seed, out, cache } = job;
     settings.check()?;
     let device = crate::device::device();
     let split = model.trunk.iter().position(|conv| conv.block() >= Some(first_block)).context("no such block")?;
@@ -128,7 +69,7 @@ pub(crate) fn finetune(
     let run = Run {
         settings,
         seed,
-        frozen: Stack::new(&model, 0..split, settings.precision, &device),
+        frozen: Frozen::open(&model, split, [&train, val], settings, seed, cache)?,
         loss: CrossEntropyLossConfig::new().with_smoothing(Some(settings.label_smoothing)).init(&device),
         device,
     };
@@ -137,9 +78,10 @@ pub(crate) fn finetune(
     let mut state = run.begin(net, &checkpoint, &fingerprint)?;
     let steps_an_epoch = train.inputs.len().div_ceil(settings.fine_batch);
     let total = steps_an_epoch * settings.fine_epochs;
-    let plan =
-        Plan { batch: settings.fine_batch, balance: settings.balance, augmentation: settings.augmentation, seed };
-    let batches = loader(train, plan, state.done..total);
+    let (batch, balance, augmentation, copies) =
+        (settings.fine_batch, settings.balance, settings.augmentation, settings.copies);
+    let plan = Plan { batch, balance, augmentation, copies, seed };
+    let batches = loader(train, plan, state.done..total, run.frozen.cache());
     let before = state.minutes;
     let mut started = Instant::now();
     let mut saved = Instant::now();
@@ -157,14 +99,18 @@ pub(crate) fn finetune(
                 over = true;
                 break;
             }
-            run.step(&mut state, batches.recv().context("the loader of images stopped")?, part)?;
+            // Reading a number waits for a GPU: every tenth loss is enough to see a run go wrong.
+            let watched = (state.done % steps_an_epoch).is_multiple_of(10);
+            run.step(&mut state, batches.recv().context("the loader of images stopped")?, part, watched)?;
             if std::mem::take(&mut first_step) {
                 // A GPU's kernels are compiled and chosen in the first step: minutes that say nothing about the rest.
                 started = Instant::now();
             }
             state.minutes = before + started.elapsed().as_secs_f64() / 60.0;
             progress.advance(1);
-            if saved.elapsed().as_secs_f64() > 60.0 * settings.checkpoint_minutes {
+            // At the end of a pass the checkpoint comes after its figures, so that a resumed run cannot miss them.
+            let within = !state.done.is_multiple_of(steps_an_epoch);
+            if within && saved.elapsed().as_secs_f64() > 60.0 * settings.checkpoint_minutes {
                 state.save(&checkpoint, &fingerprint)?;
                 saved = Instant::now();
             }
@@ -187,7 +133,7 @@ pub(crate) fn finetune(
     let chosen = state.chosen.context("no pass was finished")?;
     println!("Chosen: the averaged weights after epoch {}", chosen.epoch);
     take(&mut model, split, &chosen)?;
-    let exact = Run { frozen: Stack::new(&model, 0..split, Precision::F32, &run.device), ..run };
+    let exact = Run { frozen: Frozen::exact(&model, split), ..run };
     let logits = exact.judge(&chosen.net.with_precision(Precision::F32), val)?;
     Ok((model, logits))
 }
@@ -228,16 +174,15 @@ impl Run<'_> {
         Ok(state)
     }
 
-    /// One step of AdamW and of the average, when `part` (0..1) of the run is over.
-    fn step(&self, state: &mut State, step: Step, part: f64) -> Result<()> {
-        let x = self.frozen.forward(self.tensor(&step.images));
+    /// One step of AdamW and of the average, when `part` (0..1) of the run is over; its loss is read if it is `watched`.
+    fn step(&self, state: &mut State, step: Step, part: f64, watched: bool) -> Result<()> {
+        let x = self.frozen.forward(&step.inputs, &step.records)?;
         let labels: Vec<i32> = step.labels.iter().map(|&label| label as i32).collect();
         let y = Burn::<1, Int>::from_data(TensorData::new(labels, [step.labels.len()]), &self.device);
         let tracked = state.net.tracked();
         let logits = tracked.forward(x.autodiff(), self.dropout(&tracked, state.done, step.labels.len()));
         let value = self.loss.forward(logits, y.autodiff());
-        // Reading a number waits for a GPU: every tenth is enough to see a run go wrong.
-        if state.done.is_multiple_of(10) {
+        if watched {
             let value = f64::from(numbers(value.clone().inner().reshape([1]))?[0]);
             ensure!(value.is_finite(), "the loss is no number any more: try a smaller --fine-lr");
             state.losses = (state.losses.0 + value, state.losses.1 + 1);
@@ -285,22 +230,18 @@ impl Run<'_> {
     /// Logits of every image.
     fn judge(&self, net: &Net, images: &Images) -> Result<Vec<[f32; 4]>> {
         let mut all = Vec::with_capacity(images.inputs.len());
-        for chunk in images.inputs.chunks(self.settings.fine_batch) {
-            let logits = numbers(net.forward(self.frozen.forward(self.tensor(chunk)), None))?;
+        for (index, chunk) in images.inputs.chunks(self.settings.fine_batch).enumerate() {
+            let (inputs, records) = self.frozen.val(index * self.settings.fine_batch, chunk);
+            let logits = numbers(net.forward(self.frozen.forward(&inputs, &records)?, None))?;
             all.extend(logits.as_chunks::<4>().0);
         }
         Ok(all)
     }
 
-    fn tensor(&self, images: &[Vec<u8>]) -> Burn<4> {
-        let views: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-        crate::model::batch(&views, &self.device)
-    }
-
     /// What the last feature map of a step is multiplied with.
     fn dropout(&self, net: &Net, step: usize, batch: usize) -> Option<Burn<4>> {
         let [_, channels, ..] = net.head.weight.dims();
-        let side = roentgen::network::vgg::INPUT_SIZE >> crate::weights::BLOCKS;
+        let side = INPUT_SIZE >> crate::weights::BLOCKS;
         let shape = [batch, channels, side, side];
         let dropped = self.settings.dropout;
         (dropped > 0.0).then(|| {

@@ -187,11 +187,10 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adamw::AdamW;
     use std::collections::BTreeMap;
 
     /// A VGG of two convolutions a part, with numbers that depend on `seed`.
-    pub(super) fn model(seed: f32) -> FloatModel {
+    fn model(seed: f32) -> FloatModel {
         let conv = |name: &str, out_channels: usize, in_channels: usize, kernel: usize| {
             let n = out_channels * in_channels * kernel * kernel;
             let gain = (2.0 / (in_channels * kernel * kernel) as f32).sqrt();

@@ -103,3 +103,36 @@ fn the_cache_of_the_frozen_blocks_saves_their_work_and_changes_nothing() {
     let error = refused(dir, &fine("small.safetensors", "--copies 2 --cache-gb 0.0001"));
     assert!(error.contains("--cache-gb"), "{error}");
 }
+
+#[test]
+fn training_starts_from_a_trunks_own_file_or_from_nothing() {
+    let folder = prepared();
+    let dir = folder.path();
+    let few = "--data {}/data --lr 0.01 --epochs 20";
+    let imported = format!("train --model {{}}/model.safetensors --out {{}}/imported.safetensors {few}");
+    let direct = "train --weights {}/trunk.safetensors --convention caffe --out {}/direct.safetensors";
+    done(dir, &imported);
+    done(dir, &format!("{direct} {few}"));
+    assert!(tensors(&dir.join("direct.safetensors")) == tensors(&dir.join("imported.safetensors")));
+
+    // VGG16 with 2 to 16 channels: what a person types, at a size that a test can wait for.
+    let scratch = format!(
+        "train --from-scratch --narrower 32 --unfreeze all --fine-epochs 1 --fine-batch 16 --seed 5 \
+         --out {{}}/scratch.safetensors {few}"
+    );
+    done(dir, &scratch);
+    let trained = tensors(&dir.join("scratch.safetensors"));
+    assert_eq!(trained.len(), 2 * (13 + 1));
+    done(dir, &scratch.replace("scratch.safetensors", "again.safetensors"));
+    assert!(tensors(&dir.join("again.safetensors")) == trained, "the same seed gives the same model");
+
+    for (wrong, said) in [
+        ("train --data {}/data", "--from-scratch"),
+        ("train --data {}/data --from-scratch --model {}/model.safetensors", "--model"),
+        ("train --data {}/data --weights {}/trunk.safetensors", "--convention"),
+        ("train --data {}/data --from-scratch --narrower 0", "--narrower"),
+    ] {
+        let error = refused(dir, wrong);
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}

@@ -9,18 +9,19 @@ use std::path::{Path, PathBuf};
 
 /// One of three starts.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("begin").args(["model", "weights", "from_scratch"]).required(true))]
 pub(crate) struct Start {
     /// A model of `roentgen-host import`
-    #[arg(long, required_unless_present_any = ["weights", "from_scratch"])]
+    #[arg(long)]
     model: Option<PathBuf>,
     /// Instead of --model: VGG16's convolutions, as `roentgen-host import` reads them
-    #[arg(long, conflicts_with = "model", requires = "convention")]
+    #[arg(long, requires = "convention")]
     weights: Option<PathBuf>,
     /// The preprocessing that --weights were trained with
     #[arg(long, value_enum, requires = "weights")]
     convention: Option<Convention>,
     /// Instead of --model: random weights; wants --unfreeze all, a higher --fine-lr and many images
-    #[arg(long, conflicts_with_all = ["model", "weights"])]
+    #[arg(long)]
     from_scratch: bool,
     /// With --from-scratch: VGG16 with so many times fewer channels, for trials
     #[arg(long, requires = "from_scratch", default_value_t = 1)]

@@ -1,21 +1,20 @@
 //! The one place that chooses where tensors live. Not what is computed there.
 //!
-//! | feature | `--device cpu` | `--device gpu` |
+//! | feature | CPU | GPU |
 //! |---|---|---|
-//! | none (`host`) | burn's Flex | refused |
-//! | `torch` | LibTorch | LibTorch with CUDA, where the wheel was built with it |
-//! | `vulkan` | Flex | any GPU with a Vulkan driver |
-//!
-//! `auto` is the GPU with `vulkan` and the CPU without.
+//! | none (`host`) | burn's Flex | |
+//! | `torch` | LibTorch | LibTorch with CUDA, where the library has it and the machine a GPU |
+//! | `cuda` | Flex | burn's own kernels on NVIDIA's |
+//! | `vulkan` | Flex | burn's own kernels on any with a Vulkan driver |
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use std::sync::OnceLock;
 
 /// Where everything is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Choice {
-    /// The GPU where this build uses Vulkan, else the CPU.
+    /// A GPU where this build can use one, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
@@ -27,17 +26,12 @@ static CHOSEN: OnceLock<Device> = OnceLock::new();
 
 /// Fixes the device for the whole run; the first call counts.
 pub(crate) fn choose(choice: Choice) -> Result<()> {
-    let gpu = match choice {
-        Choice::Auto => cfg!(feature = "vulkan"),
-        Choice::Cpu => false,
-        Choice::Gpu => true,
-    };
-    let device = match gpu {
-        true => match self::gpu() {
-            Some(device) => device,
-            None => bail!("this build of roentgen-host has no GPU; build it with --features vulkan or torch"),
-        },
-        false => cpu(),
+    let device = match choice {
+        Choice::Auto => gpu().unwrap_or_else(cpu),
+        Choice::Cpu => cpu(),
+        Choice::Gpu => gpu().context(
+            "no GPU that this build of roentgen-host can use; build it with --features cuda, vulkan or torch",
+        )?,
     };
     CHOSEN.get_or_init(|| device);
     Ok(())
@@ -61,22 +55,27 @@ fn cpu() -> Device {
     Device::flex()
 }
 
-#[cfg(feature = "vulkan")]
+#[cfg(feature = "cuda")]
+fn gpu() -> Option<Device> {
+    Some(Device::cuda(0))
+}
+
+#[cfg(all(feature = "vulkan", not(feature = "cuda")))]
 fn gpu() -> Option<Device> {
     Some(Device::vulkan(Default::default()))
 }
 
-#[cfg(all(feature = "torch", not(feature = "vulkan")))]
-#[expect(deprecated, reason = "several times faster on a CPU than what is to replace it")]
+#[cfg(all(feature = "torch", not(any(feature = "cuda", feature = "vulkan"))))]
 fn gpu() -> Option<Device> {
-    Some(Device::libtorch_cuda(0))
+    // Of LibTorch's devices burn lists the GPUs only.
+    Device::enumerate(burn::tensor::DeviceType::LibTorch).first().cloned()
 }
 
-#[cfg(not(any(feature = "torch", feature = "vulkan")))]
+#[cfg(not(any(feature = "cuda", feature = "torch", feature = "vulkan")))]
 fn gpu() -> Option<Device> {
     None
 }
 
 /// Images that go through the trunk together. With Flex one at a time keeps a layer's activations in the cache, and
 /// the cores are used by running images side by side; a GPU and LibTorch, which has its own threads, want many at once.
-pub(crate) const BATCH: usize = if cfg!(any(feature = "vulkan", feature = "torch")) { 32 } else { 1 };
+pub(crate) const BATCH: usize = if cfg!(any(feature = "cuda", feature = "torch", feature = "vulkan")) { 32 } else { 1 };

@@ -105,8 +105,8 @@ pub(crate) fn finetune(job: Job<'_>) -> Result<(FloatModel, Vec<[f32; 4]>)> {
 
     while !over {
         let epoch = state.done / steps_an_epoch;
-        let progress = Progress::start(&format!("epoch {}", epoch + 1), steps_an_epoch);
-        progress.advance(state.done % steps_an_epoch);
+        let left = (epoch + 1) * steps_an_epoch - state.done;
+        let progress = Progress::start(&format!("epoch {}", epoch + 1), left * batch);
         while !over && state.done < (epoch + 1) * steps_an_epoch {
             let clock = settings.minutes.map_or(0.0, |most| state.minutes / most);
             let part = clock.max(state.done as f64 / total as f64);
@@ -122,7 +122,7 @@ pub(crate) fn finetune(job: Job<'_>) -> Result<(FloatModel, Vec<[f32; 4]>)> {
                 started = Instant::now();
             }
             state.minutes = before + started.elapsed().as_secs_f64() / 60.0;
-            progress.advance(1);
+            progress.advance(batch);
             // At the end of a pass the checkpoint comes after its figures, so that a resumed run cannot miss them.
             let within = !state.done.is_multiple_of(steps_an_epoch);
             if within && saved.elapsed().as_secs_f64() > 60.0 * settings.checkpoint_minutes {

@@ -1,30 +1,41 @@
 //! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
 
+mod adamw;
 mod augment;
 mod calibrate;
+mod checkpoint;
 mod correct;
+mod curves;
 mod dataset;
 mod device;
+mod draw;
 mod evaluate;
 mod evaluation;
 mod features;
 mod finetune;
 mod fold;
+mod frozen;
+mod history;
 mod import;
 mod import_onnx;
 mod judge;
 mod keygen;
+mod lower_cache;
 mod metrics;
 mod model;
+mod network;
 mod pack;
 mod progress;
 mod quantization;
 mod quantize;
 mod random;
 mod round;
+mod scratch;
+mod settings;
 mod sign;
 mod sqnr;
 mod standardize;
+mod start;
 mod tflite;
 mod training;
 mod weights;
@@ -41,6 +52,9 @@ use std::path::Path;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Where tensors are computed
+    #[arg(long, global = true, value_enum, default_value_t = device::Choice::Auto)]
+    device: device::Choice,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,7 +74,9 @@ enum Command {
 }
 
 fn main() -> Result<()> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    device::choose(cli.device)?;
+    match cli.command {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
         Command::Quantize(args) => pack::run(&args),

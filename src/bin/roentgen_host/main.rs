@@ -2,6 +2,7 @@
 
 mod augment;
 mod calibrate;
+mod card;
 mod correct;
 mod dataset;
 mod device;
@@ -16,9 +17,11 @@ mod judge;
 mod metrics;
 mod model;
 mod pack;
+mod page;
 mod progress;
 mod quantize;
 mod random;
+mod robustness;
 mod standardize;
 mod training;
 mod weights;

@@ -1,15 +1,14 @@
 //! `roentgen-host quantize`: trained float model → bundle, with its golden vectors, its figures and its model card.
 
 use crate::dataset::{Dataset, Sample, Split, thin};
-use crate::evaluate::{Float, REPORT_FILE, evaluate};
-use crate::evaluation::Evaluation;
+use crate::evaluate::{Depth, Float, PAGE_FILE, Plan, REPORT_FILE, evaluate};
 use crate::weights::FloatModel;
-use crate::{calibrate, correct, quantize, read};
+use crate::{calibrate, card, correct, page, quantize};
 use anyhow::{Context, Result, bail, ensure};
 use roentgen::bundle::{BundleWriter, Calibration, Manifest, Thresholds};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
-use roentgen::report::{Label, NOTICE};
+use roentgen::report::Label;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +55,8 @@ pub(crate) struct Args {
     /// A line of provenance, e.g. "data=whose images, under which terms"; may be repeated
     #[arg(long = "provenance", value_name = "KEY=TEXT")]
     provenance: Vec<String>,
+    #[command(flatten)]
+    depth: Depth,
 }
 
 /// Runs the subcommand.
@@ -86,10 +87,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let draft = writer.clone().write(&folder.path().join("draft"))?;
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
-    let evaluation = evaluate(&draft, &test, Some(Split::Test.to_string()), Some(&float))?;
+    let split = Some(Split::Test.to_string());
+    let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
+    let evaluation = evaluate(&draft, &test, &plan)?;
+    let (text, manifest) = (card::text(args.card.as_deref(), &args.name)?, draft.manifest());
     let bundle = writer
         .file(REPORT_FILE, serde_json::to_vec_pretty(&evaluation)?)
-        .file("README.md", card(args, draft.manifest(), &evaluation)?.into_bytes())
+        .file(PAGE_FILE, page::html(&evaluation, manifest, &text).into_bytes())
+        .file(card::FILE, card::markdown(&text, manifest, &evaluation).into_bytes())
         .write(&args.out)?;
     print!("{}", evaluation.table());
     println!("Bundle written to {}, SHA-256 {}", args.out.display(), bundle.sha256());
@@ -134,23 +139,4 @@ fn provenance(
         };
     }
     Ok(lines)
-}
-
-/// The model card: the given text, then figures and provenance.
-fn card(args: &Args, manifest: &Manifest, evaluation: &Evaluation) -> Result<String> {
-    let text = match &args.card {
-        Some(path) => String::from_utf8(read(path)?).with_context(|| format!("{} is no UTF-8", path.display()))?,
-        None => format!("# {}\n\n{NOTICE}\n", manifest.name),
-    };
-    let mut out = format!("{}\n\n## Figures of version {}\n\n", text.trim_end(), manifest.version);
-    out += &format!("```text\n{}```\n\n", evaluation.table());
-    out += &format!(
-        "Probabilities are softmax(logits / {:.4}); below a probability of {} for the best label the box abstains.\n\n",
-        manifest.calibration.temperature, manifest.thresholds.min_probability
-    );
-    out += "## Provenance\n\n";
-    for (key, line) in &manifest.provenance {
-        out += &format!("- {key}: {line}\n");
-    }
-    Ok(out)
 }

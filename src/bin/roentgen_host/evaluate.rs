@@ -173,7 +173,9 @@ fn recorded(bundle: &Path) -> Result<Option<FloatFigures>> {
     }
     let report: Recorded = serde_json::from_slice(&read(&path)?)
         .with_context(|| format!("{} is no report of roentgen-host", path.display()))?;
-    Ok(report.float.map(|figures| FloatFigures { source: Source::Recorded, ..figures }))
+    let recorded =
+        |figures: FloatFigures| FloatFigures { source: Source::Recorded, metrics: figures.metrics.recounted() };
+    Ok(report.float.map(recorded))
 }
 
 /// What is taken from a bundle's own report, of whatever version.

@@ -95,6 +95,16 @@ impl Metrics {
         Self { n, accuracy, accuracy_ci95, macro_f1, macro_f1_ci95: None, classes, confusion }
     }
 
+    /// With the intervals that follow from the counts, for figures read from a report of before they stood there.
+    pub(crate) fn recounted(self) -> Self {
+        let mut counted = Self::of(self.confusion);
+        counted.macro_f1_ci95 = self.macro_f1_ci95;
+        for (counted, read) in counted.classes.iter_mut().zip(self.classes) {
+            counted.f1_ci95 = read.f1_ci95;
+        }
+        counted
+    }
+
     /// Mean recall of the classes that have images: what a model that always says the same label cannot raise.
     pub(crate) fn balanced_accuracy(&self) -> f64 {
         let present: Vec<f64> = self.classes.iter().filter(|class| class.n > 0).map(|class| class.recall).collect();

@@ -183,7 +183,7 @@ fn robustness(suite: &Suite) -> Statement {
     if worst.is_empty() {
         let text = format!(
             "None of {all} changes that should not matter (blur, noise, resolution, JPEG, crop, rotation, exposure) lowers the \
-             accuracy by more than {SMALL_LOSS:.0} points and chance."
+             accuracy by more than {SMALL_LOSS:.0} points, beyond chance."
         );
         return statement("robustness", false, text);
     }
@@ -195,7 +195,7 @@ fn robustness(suite: &Suite) -> Statement {
         })
         .collect();
     let text = format!(
-        "Of {all} changes that should not matter {} lower{} the accuracy by more than {SMALL_LOSS:.0} points and chance; worst: {}.",
+        "Of {all} changes that should not matter {} lower{} the accuracy by more than {SMALL_LOSS:.0} points, beyond chance; worst: {}.",
         worst.len(),
         if worst.len() == 1 { "s" } else { "" },
         named.join(", ")

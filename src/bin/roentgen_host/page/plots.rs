@@ -30,7 +30,13 @@ pub(crate) fn roc(model: &str, classes: &[RankingFigures]) -> String {
 
 /// Precision-recall curves, one class against the rest.
 pub(crate) fn precision_recall(model: &str, classes: &[RankingFigures]) -> String {
-    let curves = Label::ALL.into_iter().zip(classes).map(|(label, figures)| (label, figures.precision_recall.clone()));
+    // Below the first recall that is reached, precision is drawn as it is there.
+    let from_zero =
+        |points: &[[f64; 2]]| points.first().map(|first| [0.0, first[1]]).into_iter().chain(points.to_vec());
+    let curves = Label::ALL
+        .into_iter()
+        .zip(classes)
+        .map(|(label, figures)| (label, from_zero(&figures.precision_recall).collect()));
     let marks: Vec<Mark> = lines(curves).collect();
     let (x, y) = (Axis::whole("Recall (sensitivity)"), Axis::whole("Precision"));
     svg::plot(&format!("Precision-recall curves, {model}"), &x, &y, &marks) + &labels()

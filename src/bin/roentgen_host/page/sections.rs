@@ -135,7 +135,11 @@ fn group_table(what: &str, groups: &BTreeMap<String, Group>) -> String {
                 .iter()
                 .map(|class| {
                     let title = escape(class.label.title());
-                    format!("{title}: {} (n {})", percent_with(class.recall, class.recall_ci95), count(class.n))
+                    format!(
+                        "<span class=\"item\">{title}: {} (n {})</span>",
+                        percent_with(class.recall, class.recall_ci95),
+                        count(class.n)
+                    )
                 })
                 .collect();
             let float = group.float_accuracy.zip(group.float_accuracy_ci95);
@@ -145,7 +149,7 @@ fn group_table(what: &str, groups: &BTreeMap<String, Group>) -> String {
                 percent_with(group.accuracy, group.accuracy_ci95),
                 float.map_or_else(|| "–".into(), |(share, ends)| percent_with(share, ends)),
                 percent(group.abstained),
-                classes.join("<br/>"),
+                classes.concat(),
             ]
         })
         .collect();
@@ -192,7 +196,7 @@ pub(crate) fn operating_points(of: &Evaluation) -> String {
         let row = |(label, class): (Label, _)| {
             let mut row = vec![escape(Label::title(label))];
             row.extend(points(class).iter().map(|point| {
-                let threshold = point.threshold.map_or_else(|| "never".into(), |threshold| number(threshold, 3));
+                let threshold = point.threshold.map_or_else(|| "never".into(), probability);
                 format!("{}<br/><small>p ≥ {threshold}</small>", found(point))
             }));
             row
@@ -209,6 +213,11 @@ pub(crate) fn operating_points(of: &Evaluation) -> String {
     out += &table(&head, &rows(|class| &class.sensitivity_at_specificity, sensitivity));
     out += "<h3>Specificity at a sensitivity of at least …</h3>\n";
     out + &table(&head, &rows(|class| &class.specificity_at_sensitivity, specificity))
+}
+
+/// A threshold, with more decimals where they are needed to tell it from 0 and 1.
+fn probability(value: f64) -> String {
+    number(value, if (0.01..=0.99).contains(&value) { 3 } else { 5 })
 }
 
 /// The bundle's own table, whatever it holds.
@@ -289,7 +298,8 @@ pub(crate) fn method(of: &Evaluation) -> String {
             format!(
                 "95 %. Proportions: Wilson's score interval. Macro F1, F1, AUC, average precision, calibration error and \
                  differences: percentiles of {RESAMPLES} bootstrap resamples of the images, seeded, the same for every \
-                 figure. They tell of chance alone, not of bias in the choice of images, and take the images as independent."
+                 figure. They tell of chance alone, not of bias in the choice of images, and take the images as independent. Where every \
+                 image is right the bootstrap has no scatter to show: look at Wilson's interval of the accuracy then."
             ),
         ],
         vec![

@@ -53,12 +53,11 @@ impl Axis<'_> {
     /// From a little below the least of `values` to 1.
     pub(crate) fn around(label: &str, values: impl Iterator<Item = f64>) -> Axis<'_> {
         let least = values.fold(1f64, f64::min);
-        let step = if least >= 0.9 {
-            0.02
-        } else if least >= 0.75 {
-            0.05
-        } else {
-            0.1
+        let step = match least {
+            0.9.. => 0.02,
+            0.75.. => 0.05,
+            0.5.. => 0.1,
+            _ => 0.2,
         };
         // Rounded down to a tick, and not onto the least value itself.
         let from = ((least - step / 4.0) / step).floor() * step;
@@ -194,7 +193,7 @@ mod tests {
 
     #[test]
     fn an_axis_begins_at_a_tick_below_the_least_value() {
-        for (least, from) in [(0.95, 0.94), (0.94, 0.92), (0.8, 0.75), (0.0, 0.0), (0.33, 0.3)] {
+        for (least, from) in [(0.95, 0.94), (0.94, 0.92), (0.8, 0.75), (0.0, 0.0), (0.33, 0.2)] {
             let axis = Axis::around("accuracy", [least, 0.99].into_iter());
             assert!((axis.ends[0] - from).abs() < 1e-9, "{least}: {:?}", axis.ends);
             let ticks: Vec<f64> = axis.ticks().collect();

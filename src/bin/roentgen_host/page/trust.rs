@@ -108,11 +108,11 @@ pub(crate) fn calibration(of: &Evaluation) -> String {
         .iter()
         .flat_map(|(name, of)| [row(name, "as they are", &of.uncalibrated), row(name, "calibrated", &of.calibrated)])
         .collect();
-    let mut head = vec!["Probabilities", "ECE (95 %)", "Log-likelihood", "Brier"];
+    let mut head = vec!["Probabilities", "ECE (95 %)", "Neg. log-likelihood", "Brier"];
     head.extend(Label::ALL.map(Label::title));
     let mut out = String::from(
         "<p>Expected calibration error (ECE) of the most probable label, 15 bins of equal width; the last four columns are \
-         the ECE of each class's own probability. Log-likelihood is the mean negative one. 0 is perfect in all columns.</p>\n",
+         the ECE of each class's own probability. 0 is perfect in all columns.</p>\n",
     );
     out += &table(&head, &rows);
     out += "<div class=\"plates\">\n";

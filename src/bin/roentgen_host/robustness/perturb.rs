@@ -105,8 +105,8 @@ impl Perturbation {
             Self::Rotate(degrees) => format!("Rotated by {}°", signed(degrees)),
             Self::Gamma(gamma) => format!("Gamma {gamma}"),
             Self::TwelveBits => "12 bits instead of 8".into(),
-            Self::BorderAlone => "Border alone (inner 64 % grey)".into(),
-            Self::CentreAlone => "Inner 64 % alone (border grey)".into(),
+            Self::BorderAlone => "Border alone, lungs hidden".into(),
+            Self::CentreAlone => "Lungs alone, border hidden".into(),
             Self::Thumbnail(side) => format!("Thumbnail of {side} × {side} px"),
         }
     }

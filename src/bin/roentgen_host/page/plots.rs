@@ -69,7 +69,7 @@ pub(crate) fn reliability(title: &str, of: &Reliability) -> String {
 /// Accuracy against coverage, with where the bundle stands.
 pub(crate) fn abstention(of: &Abstention) -> String {
     let own = [of.coverage, of.reported_accuracy];
-    let accuracies = of.curve.iter().chain([&own]).map(|point| point[1]);
+    let accuracies = of.curve.iter().map(|point| point[1]).chain([own[1], of.reported_accuracy_ci95[0]]);
     let y = Axis::around("Accuracy on the reported", accuracies);
     let marks = [
         Mark::Line { points: of.curve.clone(), class: "s1".into() },

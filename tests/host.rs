@@ -36,7 +36,7 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
     assert_eq!(fs::metadata(&cache).unwrap().len(), size, "nothing is computed twice");
 
     let quantize = "quantize --model {}/trained.safetensors --data {}/data --out {}/bundle --version 1.2.3 \
-                    --calibration-images 16 --provenance data=synthetic";
+                    --calibration-images 16 --provenance data=synthetic --quick";
     done(dir, quantize);
     let bundle = Bundle::open(&dir.join("bundle")).unwrap();
     assert_eq!(bundle.manifest().version, "1.2.3");
@@ -55,7 +55,7 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
     let card = fs::read_to_string(dir.join("bundle/README.md")).unwrap();
     assert!(card.contains("not a diagnosis") && card.contains("data: synthetic"), "{card}");
 
-    let evaluate = "evaluate --bundle {}/bundle --data {}/data --model {}/trained.safetensors --json";
+    let evaluate = "evaluate --bundle {}/bundle --data {}/data --model {}/trained.safetensors --quick --json";
     let measured = json(&done(dir, evaluate));
     assert_eq!((&measured["n"], &measured["split"]), (&16.into(), &"test".into()));
     assert!(measured["float"]["accuracy"].as_f64() >= Some(0.9), "{measured}");
@@ -66,13 +66,13 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
 
     // Class folders without splits, one file in them broken, and no float model at hand.
     fs::write(dir.join("data/test/normal/broken.png"), b"\x89PNG\r\n\x1a\nbroken").unwrap();
-    let recorded = json(&done(dir, "evaluate --bundle {}/bundle --data {}/data/test --json"));
+    let recorded = json(&done(dir, "evaluate --bundle {}/bundle --data {}/data/test --quick --json"));
     assert_eq!((&recorded["n"], &recorded["split"]), (&16.into(), &Value::Null));
     assert_eq!(recorded["float"]["source"], "recorded");
     assert_eq!(recorded["int8"], measured["int8"]);
     let broken = recorded["refused"].as_array().unwrap();
     assert!(broken.len() == 1 && broken[0].as_str().unwrap().contains("broken.png"), "{broken:?}");
-    let table = done(dir, "evaluate --bundle {}/bundle --data {}/data/val");
+    let table = done(dir, "evaluate --bundle {}/bundle --data {}/data/val --quick");
     assert!(table.contains("as recorded when the bundle was made") && table.contains("n 16"), "{table}");
 }
 
@@ -126,7 +126,7 @@ fn fine_tuning_changes_the_blocks_it_was_told_to_and_no_other() {
     // The changed model is a whole one: it can be quantized.
     done(dir, "keygen --no-password --out {}/our.key");
     let quantize = "quantize --model {}/fine.safetensors --data {}/data --out {}/bundle --calibration-images 16";
-    done(dir, &format!("{quantize} --sign {{}}/our.key"));
+    done(dir, &format!("{quantize} --sign {{}}/our.key --quick"));
     let key = dir.join("our.key.pub").display().to_string();
     let trust = Config { trusted_keys: vec![key], allow_unsigned: false }.trust().unwrap();
     let manifest = Bundle::open_trusted(&dir.join("bundle"), &trust).unwrap().manifest().clone();

@@ -1,19 +1,17 @@
 //! `roentgen-host quantize`: trained float model → bundle, with its golden vectors, its figures and its model card.
 
 use crate::dataset::{Dataset, Sample, Split};
-use crate::evaluate::{Float, REPORT_FILE, evaluate};
-use crate::evaluation::Evaluation;
+use crate::evaluate::{Depth, Float, PAGE_FILE, Plan, REPORT_FILE, evaluate};
 use crate::quantization::Quantized;
 use crate::round::Rounding;
 use crate::sign::SigningKey;
 use crate::sqnr::{QUANTIZATION_FILE, Record};
 use crate::weights::FloatModel;
-use crate::{quantization, read, tflite};
+use crate::{card, page, quantization, tflite};
 use anyhow::{Context, Result, bail, ensure};
 use roentgen::bundle::{BundleWriter, Calibration, Manifest, TFLITE_FILE, Thresholds};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
-use roentgen::report::NOTICE;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +60,8 @@ pub(crate) struct Args {
     /// A line of provenance, e.g. "data=whose images, under which terms"; may be repeated
     #[arg(long = "provenance", value_name = "KEY=TEXT")]
     provenance: Vec<String>,
+    #[command(flatten)]
+    depth: Depth,
 }
 
 /// Runs the subcommand.
@@ -88,15 +88,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
     // The figures are those of the very network that is packed: it is written once without them and judged.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let draft = writer.clone().write(&folder.path().join("draft"))?;
+    let table = serde_json::to_vec_pretty(&record)?;
+    let draft = writer.clone().file(QUANTIZATION_FILE, table).write(&folder.path().join("draft"))?;
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
-    let evaluation = evaluate(&draft, &test, Some(Split::Test.to_string()), Some(&float))?;
-    record.label_agreement = evaluation.cost.map(|cost| cost.label_agreement);
-    record.label_agreement_images = evaluation.cost.map(|_| evaluation.n);
+    let split = Some(Split::Test.to_string());
+    let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
+    let evaluation = evaluate(&draft, &test, &plan)?;
+    record.label_agreement = evaluation.cost.as_ref().map(|cost| cost.label_agreement);
+    record.label_agreement_images = evaluation.cost.as_ref().map(|_| evaluation.n);
+    let (text, manifest) = (card::text(args.card.as_deref(), &args.name)?, draft.manifest());
     let bundle = writer
         .file(QUANTIZATION_FILE, serde_json::to_vec_pretty(&record)?)
         .file(REPORT_FILE, serde_json::to_vec_pretty(&evaluation)?)
-        .file("README.md", card(args, draft.manifest(), &evaluation)?.into_bytes())
+        .file(PAGE_FILE, page::html(&evaluation, manifest, &text).into_bytes())
+        .file(card::FILE, card::markdown(&text, manifest, &evaluation).into_bytes())
         .write(&args.out)?;
     if let Some(key) = &key {
         key.sign(&bundle, &args.out)?;
@@ -151,23 +156,4 @@ fn provenance(
         };
     }
     Ok(lines)
-}
-
-/// The model card: the given text, then figures and provenance.
-fn card(args: &Args, manifest: &Manifest, evaluation: &Evaluation) -> Result<String> {
-    let text = match &args.card {
-        Some(path) => String::from_utf8(read(path)?).with_context(|| format!("{} is no UTF-8", path.display()))?,
-        None => format!("# {}\n\n{NOTICE}\n", manifest.name),
-    };
-    let mut out = format!("{}\n\n## Figures of version {}\n\n", text.trim_end(), manifest.version);
-    out += &format!("```text\n{}```\n\n", evaluation.table());
-    out += &format!(
-        "Probabilities are softmax(logits / {:.4}); below a probability of {} for the best label the box abstains.\n\n",
-        manifest.calibration.temperature, manifest.thresholds.min_probability
-    );
-    out += "## Provenance\n\n";
-    for (key, line) in &manifest.provenance {
-        out += &format!("- {key}: {line}\n");
-    }
-    Ok(out)
 }

@@ -16,7 +16,7 @@ mod manifest;
 mod write;
 
 pub use golden::{Golden, SelfTest};
-pub use manifest::{Calibration, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
+pub use manifest::{Calibration, GATES_SCHEMA, GateLimits, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
 pub use write::BundleWriter;
 
 use crate::network::int8::Network;
@@ -32,6 +32,9 @@ pub const MANIFEST_FILE: &str = "bundle.toml";
 pub const MODEL_FILE: &str = "model.onnx";
 /// The signature's file name. It is over the manifest, so that the manifest cannot list it.
 pub const SIGNATURE_FILE: &str = "bundle.sig";
+
+/// The file of what the gates of abstention were fitted to.
+pub const GATES_FILE: &str = "gates.safetensors";
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;

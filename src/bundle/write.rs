@@ -3,6 +3,7 @@
 
 use super::golden::file_name;
 use super::{Bundle, BundleError, MANIFEST_FILE, MODEL_FILE, Manifest, check_name, sha256_hex};
+use super::{Calibration, GateLimits, Thresholds};
 use crate::network::int8::{Network, NetworkError};
 use crate::network::onnx;
 use crate::tensor::Tensor;
@@ -44,6 +45,12 @@ impl BundleWriter {
             files.insert(file_name(&name, "features"), features.into_data());
         }
         Ok(Self { manifest, files })
+    }
+
+    /// Sets what is fitted on the network's own answers, so only once it can be run.
+    pub fn fitted(mut self, calibration: Calibration, thresholds: Thresholds, gates: Option<GateLimits>) -> Self {
+        self.manifest = Manifest { calibration, thresholds, gates, ..self.manifest };
+        self
     }
 
     /// Adds a file, e.g. `README.md` or `report.json`; `name` is its path inside the bundle, with `/`.

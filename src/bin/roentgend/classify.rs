@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => key_of_this_run()?,
     };
     let (bundle, mut classifier) = model::load(&bundle_directory, arguments.backend.unwrap_or(config.backend))?;
-    let assessor = Assessor::new(&bundle, &config.device, config.report.clone());
+    let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     let mut judge = |path: &Path| -> anyhow::Result<Result<Report, Refusal>> {
         let (received_at, started) = (SystemTime::now(), Instant::now());
         let radiograph = match radiograph::open(path, &config.limits, &key) {

@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (bundle, mut classifier) = model::load(&config.bundle, config.backend)?;
     let tested = model::self_test(&bundle, &classifier)?;
     log::info!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
-    let assessor = Assessor::new(&bundle, &config.device, config.report.clone());
+    let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
     // Held until the process ends, however it does.

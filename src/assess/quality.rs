@@ -121,14 +121,9 @@ mod tests {
         assert_eq!(codes(820, 400, |x, y| smooth(x / 3, y)), [ReasonCode::Elongated]);
         assert_eq!(codes(256, 256, |_, _| 77), [ReasonCode::LowContrast]);
         assert_eq!(codes(256, 256, |x, _| 77 + (x / 16) as u8), [ReasonCode::LowContrast]);
-        assert_eq!(
-            codes(256, 256, |x, y| if (80..160).contains(&x) { smooth(x, y) } else { (y / 200) as u8 }),
-            [ReasonCode::UnderExposed]
-        );
-        assert_eq!(
-            codes(256, 256, |x, y| if (80..180).contains(&x) { smooth(x, y) } else { 255 - (y / 200) as u8 }),
-            [ReasonCode::OverExposed]
-        );
+        let band = |x: u32, y: u32| (x + y) % 256 < 80;
+        assert_eq!(codes(256, 256, |x, y| if band(x, y) { smooth(x, y) } else { 0 }), [ReasonCode::UnderExposed]);
+        assert_eq!(codes(256, 256, |x, y| if band(x, y) { smooth(x, y) } else { 255 }), [ReasonCode::OverExposed]);
         let hash =
             |x: u32, y: u32| (x.wrapping_mul(0x9e37_79b9) ^ y.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0xc2b2_ae35);
         assert_eq!(codes(224, 224, |x, y| (hash(x, y) >> 24) as u8), [ReasonCode::Noise]);

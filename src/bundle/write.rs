@@ -47,6 +47,13 @@ impl BundleWriter {
         Ok(Self { manifest, files })
     }
 
+    /// A copy of an opened bundle, to be changed and written; its signature, if it has one, is left behind.
+    pub fn of(bundle: &Bundle) -> Result<Self, BundleError> {
+        let names = bundle.manifest().files.keys();
+        let files = names.map(|name| Ok((name.clone(), bundle.read(name)?))).collect::<Result<_, BundleError>>()?;
+        Ok(Self { manifest: bundle.manifest().clone(), files })
+    }
+
     /// Sets what is fitted on the network's own answers, so only once it can be run.
     pub fn fitted(mut self, calibration: Calibration, thresholds: Thresholds, gates: Option<GateLimits>) -> Self {
         self.manifest = Manifest { calibration, thresholds, gates, ..self.manifest };

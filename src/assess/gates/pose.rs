@@ -63,11 +63,10 @@ impl PoseClassifier {
         let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = logits.iter().map(|logit| (logit - greatest).exp()).sum();
         let [_, others @ ..] = Pose::ALL;
-        let other =
-            others
-                .into_iter()
-                .zip(logits.iter().skip(1))
-                .fold((Pose::Part, f64::NEG_INFINITY), |best, (p, &l)| if l > best.1 { (p, l) } else { best });
+        let other = others
+            .into_iter()
+            .zip(logits.iter().skip(1))
+            .fold((Pose::Part, f64::NEG_INFINITY), |best, (p, &l)| if l > best.1 { (p, l) } else { best });
         ((logits.first().copied().unwrap_or(0.0) - greatest).exp() / sum, other.0)
     }
 }

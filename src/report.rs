@@ -66,10 +66,36 @@ pub struct Finding {
     pub probability: f32,
 }
 
-/// Why a box would not judge. A closed list, documented in the README.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Why a box would not judge. A closed list, documented in the README; worst first, as the reasons of a report stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
+    /// Too few pixels to judge by.
+    TooSmall,
+    /// Too long for its width, or too wide.
+    Elongated,
+    /// Blank, or almost.
+    LowContrast,
+    /// Too much of it is black.
+    UnderExposed,
+    /// Too much of it is white.
+    OverExposed,
+    /// Noise, text or a fine pattern covers it.
+    Noise,
+    /// Its DICOM tags call it a lateral view.
+    LateralView,
+    /// Black and white look exchanged.
+    Inverted,
+    /// It looks upside down.
+    UpsideDown,
+    /// It looks turned by a quarter.
+    Rotated,
+    /// Only a part of the chest seems to be in it.
+    Cropped,
+    /// It does not look like a frontal chest radiograph.
+    UnusualAppearance,
+    /// The network's features or logits for it are unlike those of the training images.
+    OutOfDistribution,
     /// The most probable label is less probable than the bundle's threshold.
     LowConfidence,
 }

@@ -1,17 +1,20 @@
-//! Evidence → Report: calibration and abstention. Not the evidence itself ([`crate::classifier`]) and not the report's
+//! Evidence → Report: calibration, the gates that say when not to judge, abstention. Not the evidence itself ([`crate::classifier`]) and not the report's
 //! shape ([`crate::report`]).
 
 mod clock;
+mod decide;
+pub mod gates;
 pub mod heatmap;
+pub mod quality;
+pub mod view;
 
-use crate::bundle::{Bundle, Calibration, Manifest, Thresholds, sha256_hex};
+use crate::bundle::{Bundle, BundleError, Calibration, Manifest, Thresholds, sha256_hex};
 use crate::classifier::Evidence;
 use crate::radiograph::{Origin, Radiograph};
-use crate::report::{
-    Decision, EvidenceMap, Finding, Label, ModelIdentity, NOTICE, Reason, ReasonCode, Report, SCHEMA, Timing,
-};
+use crate::report::{Decision, EvidenceMap, Finding, Label, ModelIdentity, NOTICE, Report, SCHEMA, Timing};
 use crate::tensor::Tensor;
 use chrono::{DateTime, SecondsFormat, Utc};
+use gates::Gates;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,15 +46,19 @@ pub struct Assessor {
     preprocessing: String,
     calibration: Calibration,
     thresholds: Thresholds,
+    /// Absent in bundles of before they were: such a box has `low_confidence` and `lateral_view` alone.
+    gates: Option<Gates>,
     config: Config,
 }
 
 impl Assessor {
-    /// For the box called `device` and the model of `bundle`.
-    pub fn new(bundle: &Bundle, device: &str, config: Config) -> Self {
-        Self::of(bundle.manifest(), bundle.sha256(), device, config)
+    /// For the box called `device` and the model of `bundle`, whose gates are loaded if it has any.
+    pub fn new(bundle: &Bundle, device: &str, config: Config) -> Result<Self, BundleError> {
+        let gates = Gates::load(bundle)?;
+        Ok(Self { gates, ..Self::of(bundle.manifest(), bundle.sha256(), device, config) })
     }
 
+    /// The same without gates.
     fn of(manifest: &Manifest, sha256: &str, device: &str, config: Config) -> Self {
         let model =
             ModelIdentity { name: manifest.name.clone(), version: manifest.version.clone(), sha256: sha256.to_owned() };
@@ -61,6 +68,7 @@ impl Assessor {
             preprocessing: manifest.input.preprocessing.clone(),
             calibration: manifest.calibration.clone(),
             thresholds: manifest.thresholds.clone(),
+            gates: None,
             config,
         }
     }
@@ -70,10 +78,13 @@ impl Assessor {
         &self.model
     }
 
-    /// The calibrated probabilities of the four labels, and what to say: the most probable one, or why not.
+    /// The calibrated probabilities of the four labels, and what to say: the most probable one, or every reason why not,
+    /// worst first.
     pub fn decide(&self, seen: &Seen) -> ([Finding; 4], Decision) {
-        let findings = findings(&seen.evidence.logits, self.calibration.temperature);
-        (findings, decide(&findings, &self.thresholds))
+        let temperature = self.calibration.temperature;
+        let findings = findings(&seen.evidence.logits, temperature);
+        let objections = decide::objections(seen, self.gates.as_ref(), temperature);
+        (findings, decide::decide(&findings, &self.thresholds, objections))
     }
 
     /// The report on one radiograph. `sequence` is 0 for a report that never enters the outbox; `backend` is the
@@ -132,24 +143,6 @@ pub fn softmax(logits: &[f32; 4], temperature: f64) -> [f64; 4] {
 pub fn findings(logits: &[f32; 4], temperature: f32) -> [Finding; 4] {
     let probabilities = softmax(logits, f64::from(temperature));
     std::array::from_fn(|i| Finding { label: Label::ALL[i], probability: probabilities[i] as f32 })
-}
-
-/// Reports the most probable label (the first of equals), or abstains where it is not probable enough.
-fn decide(findings: &[Finding; 4], thresholds: &Thresholds) -> Decision {
-    let [first, rest @ ..] = findings;
-    let best =
-        rest.iter().fold(first, |best, finding| if finding.probability > best.probability { finding } else { best });
-    let (value, limit) = (best.probability, thresholds.min_probability);
-    if value >= limit {
-        return Decision::Reported { label: best.label };
-    }
-    let message = format!(
-        "The most probable label, {}, has a probability of {:.0} %; {:.0} % is the least that is reported.",
-        best.label.title(),
-        value * 100.0,
-        limit * 100.0
-    );
-    Decision::Abstained { reasons: vec![Reason { code: ReasonCode::LowConfidence, message, value, limit }] }
 }
 
 fn evidence_map(evidence: &Evidence) -> EvidenceMap {

@@ -4,6 +4,7 @@ use super::*;
 use crate::network::int8::{Conv, Network};
 use crate::quant::QuantParams;
 use crate::radiograph::{OriginKind, Pixels};
+use crate::report::ReasonCode;
 use crate::tensor::Tensor;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -103,7 +104,7 @@ fn times_that_cannot_be_written_do_not_stop_the_box() {
 #[test]
 fn the_first_of_equals_is_reported() {
     let Decision::Reported { label } =
-        decide(&findings(&[1.0, 3.0, 3.0, 0.0], 1.0), &Thresholds { min_probability: 0.0 })
+        decide::decide(&findings(&[1.0, 3.0, 3.0, 0.0], 1.0), &Thresholds { min_probability: 0.0 }, Vec::new())
     else {
         panic!("nothing to abstain for");
     };

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// The schema name of `bundle.toml`.
 pub const SCHEMA: &str = "roentgen.bundle/1";
 
+/// The schema name of the gates.
+pub const GATES_SCHEMA: &str = "roentgen.gates/1";
+
 /// The largest row, column or channel count that a manifest may name.
 const MAX_EXTENT: usize = 4096;
 
@@ -35,6 +38,9 @@ pub struct Manifest {
     pub calibration: Calibration,
     /// When the box abstains.
     pub thresholds: Thresholds,
+    /// What an image must look like to be judged; absent in bundles that were made before there were gates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates: Option<GateLimits>,
     /// Where the weights come from, in words, one line a step.
     pub provenance: BTreeMap<String, String>,
     /// SHA-256 (hex) of every other file of the bundle, by its path inside the bundle with `/`.
@@ -94,6 +100,47 @@ pub struct Thresholds {
     pub min_probability: f32,
 }
 
+/// Where the gates of abstention close: numbers fitted with them by `roentgen-host`.
+///
+/// The distances are squared Mahalanobis distances divided by their dimensions: 1 on average over training images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateLimits {
+    /// Always [`GATES_SCHEMA`].
+    pub schema: String,
+    /// The file of the bundle that holds what was fitted: safetensors.
+    pub file: String,
+    /// The share of validation images that each of the gates may turn away wrongly, 0..=1.
+    pub false_abstention: f32,
+    /// Least probability that the radiograph is upright, complete and not inverted, 0..=1.
+    pub min_upright: f32,
+    /// Greatest distance of its light and dark regions from those of training images: `unusual_appearance`.
+    pub max_pixels: f32,
+    /// Greatest distance of its edges from theirs: `unusual_appearance`.
+    pub max_gradients: f32,
+    /// Greatest distance of its pooled features from the nearest class's: `out_of_distribution`.
+    pub max_features: f32,
+    /// Greatest energy of its logits: `out_of_distribution`.
+    pub max_energy: f32,
+}
+
+impl GateLimits {
+    /// What is wrong with the values, in words, if anything is.
+    fn check(&self) -> Result<(), String> {
+        if self.schema != GATES_SCHEMA {
+            return Err(format!("gates.schema is {:?}, this program reads {GATES_SCHEMA:?}", self.schema));
+        }
+        let (shares, all) = ([self.false_abstention, self.min_upright], 0.0..=1.0);
+        if !shares.iter().all(|share| all.contains(share)) {
+            return Err(format!("gates.false_abstention and gates.min_upright are {shares:?}; they must be 0 to 1"));
+        }
+        let distances = [self.max_pixels, self.max_gradients, self.max_features];
+        if !distances.iter().all(|distance| distance.is_finite() && *distance > 0.0) || !self.max_energy.is_finite() {
+            return Err(format!("gates.max_* are {distances:?} and {}; they must be numbers", self.max_energy));
+        }
+        Ok(())
+    }
+}
+
 impl Manifest {
     /// A manifest for `network`, without files yet: [`super::BundleWriter`] lists them.
     pub fn for_network(name: &str, version: &str, network: &Network) -> Self {
@@ -130,6 +177,7 @@ impl Manifest {
             },
             calibration: Calibration { temperature: 1.0 },
             thresholds: Thresholds { min_probability: 0.0 },
+            gates: None,
             provenance: BTreeMap::new(),
             files: BTreeMap::new(),
         }
@@ -175,7 +223,7 @@ impl Manifest {
         if !(0.0..=1.0).contains(&threshold) {
             return Err(format!("thresholds.min_probability is {threshold}; it must be 0 to 1"));
         }
-        Ok(())
+        self.gates.as_ref().map_or(Ok(()), GateLimits::check)
     }
 
     /// Whether the network is the one that the manifest describes; otherwise what differs.

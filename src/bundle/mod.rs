@@ -27,7 +27,7 @@ mod write;
 
 pub use archive::unpack;
 pub use golden::{Golden, SelfTest};
-pub use manifest::{Calibration, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
+pub use manifest::{Calibration, GATES_SCHEMA, GateLimits, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
 pub use signature::{Config, RELEASE_KEY, Signer, Trust};
 pub use store::{Entry, Fallback, Install, Installed, RolledBack, State, Step, Store, StoreError, folder_name};
 pub use write::{BundleWriter, add_signature};
@@ -48,6 +48,9 @@ pub const MODEL_FILE: &str = "model.onnx";
 pub const TFLITE_FILE: &str = "model.tflite";
 /// The signature's file name. It is over the manifest, so that the manifest cannot list it.
 pub const SIGNATURE_FILE: &str = "bundle.sig";
+
+/// The file of what the gates of abstention were fitted to.
+pub const GATES_FILE: &str = "gates.safetensors";
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;

@@ -4,6 +4,7 @@
 use super::disk::{sync_folder, write_files};
 use super::golden::file_name;
 use super::{Bundle, BundleError, MANIFEST_FILE, MODEL_FILE, Manifest, SIGNATURE_FILE, check_name, sha256_hex};
+use super::{Calibration, GateLimits, Thresholds};
 use crate::network::int8::{Network, NetworkError};
 use crate::network::onnx;
 use crate::tensor::Tensor;
@@ -45,6 +46,19 @@ impl BundleWriter {
             files.insert(file_name(&name, "features"), features.into_data());
         }
         Ok(Self { manifest, files })
+    }
+
+    /// A copy of an opened bundle, to be changed and written; its signature, if it has one, is left behind.
+    pub fn of(bundle: &Bundle) -> Result<Self, BundleError> {
+        let names = bundle.manifest().files.keys();
+        let files = names.map(|name| Ok((name.clone(), bundle.read(name)?))).collect::<Result<_, BundleError>>()?;
+        Ok(Self { manifest: bundle.manifest().clone(), files })
+    }
+
+    /// Sets what is fitted on the network's own answers, so only once it can be run.
+    pub fn fitted(mut self, calibration: Calibration, thresholds: Thresholds, gates: Option<GateLimits>) -> Self {
+        self.manifest = Manifest { calibration, thresholds, gates, ..self.manifest };
+        self
     }
 
     /// Adds a file, e.g. `README.md` or `report.json`; `name` is its path inside the bundle, with `/`.

@@ -80,7 +80,7 @@ pub(crate) fn radiographs(
     let workers = thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
     let next = AtomicUsize::new(0);
     let progress = Progress::start(what, count);
-    let assessor = Assessor::new(bundle, "host", Config::default());
+    let assessor = Assessor::new(bundle, "host", Config::default())?;
     let work = || -> Result<Vec<(usize, Result<Verdict, String>)>> {
         let mut classifier = OnnxClassifier::load(bundle)?;
         let mut part = Vec::new();

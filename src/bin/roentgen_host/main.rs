@@ -14,6 +14,7 @@ mod evaluate;
 mod evaluation;
 mod features;
 mod finetune;
+mod fit;
 mod fold;
 mod frozen;
 mod history;
@@ -72,6 +73,8 @@ enum Command {
     Keygen(keygen::Args),
     /// Sign a bundle
     Pack(sign::Args),
+    /// Fit temperature, gates and threshold of a bundle again
+    Fit(fit::Args),
     /// Measure a bundle on labelled images
     Evaluate(evaluate::Args),
 }
@@ -85,6 +88,7 @@ fn main() -> Result<()> {
         Command::Quantize(args) => pack::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Pack(args) => sign::run(&args),
+        Command::Fit(args) => fit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
     }
 }

@@ -7,13 +7,13 @@ use crate::round::Rounding;
 use crate::sign::SigningKey;
 use crate::sqnr::{QUANTIZATION_FILE, Record};
 use crate::weights::FloatModel;
-use crate::{card, page, quantization, tflite};
+use crate::{card, fit, page, quantization, tflite};
 use anyhow::{Context, Result, bail, ensure};
-use roentgen::bundle::{BundleWriter, Calibration, Manifest, TFLITE_FILE, Thresholds};
+use roentgen::bundle::{BundleWriter, Manifest, TFLITE_FILE};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// How many phantoms become golden vectors.
 const GOLDEN: u64 = 3;
@@ -42,9 +42,6 @@ pub(crate) struct Args {
     /// How weights become integers
     #[arg(long, value_enum, default_value_t = Rounding::Learned)]
     rounding: Rounding,
-    /// The box abstains where the best label is less probable than this
-    #[arg(long, default_value_t = 0.3)]
-    min_probability: f32,
     /// The seed given to train: divides data that has no splits
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,6 +59,8 @@ pub(crate) struct Args {
     provenance: Vec<String>,
     #[command(flatten)]
     depth: Depth,
+    #[command(flatten)]
+    fit: fit::Options,
 }
 
 /// Runs the subcommand.
@@ -80,16 +79,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let Quantized { network, mut record } =
         quantization::run(&model, &head, &train, args.calibration_images, args.rounding)?;
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
-    manifest.calibration = Calibration { temperature: temperature(&model, &args.model)? };
-    manifest.thresholds = Thresholds { min_probability: args.min_probability };
     manifest.provenance = provenance(args, &model, &data.samples, &record)?;
     let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
     let writer = BundleWriter::new(manifest, &network, &golden)?.file(TFLITE_FILE, tflite::write(&network));
 
-    // The figures are those of the very network that is packed: it is written once without them and judged.
+    // Temperature, gates and figures are those of the very network that is packed: it is written without them and run.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let draft = folder.path().join("draft");
+    let fitted = fit::fit(&writer.clone().write(&draft)?, &data, &args.fit)?;
+    let writer = fitted.into(writer)?;
     let table = serde_json::to_vec_pretty(&record)?;
-    let draft = writer.clone().file(QUANTIZATION_FILE, table).write(&folder.path().join("draft"))?;
+    let draft = writer.clone().file(QUANTIZATION_FILE, table).write(&draft)?;
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
     let split = Some(Split::Test.to_string());
     let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
@@ -111,15 +111,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The temperature that training fitted.
-fn temperature(model: &FloatModel, path: &Path) -> Result<f32> {
-    let text = model
-        .notes
-        .get("temperature")
-        .with_context(|| format!("{} holds no temperature; train it with `roentgen-host train`", path.display()))?;
-    text.parse().with_context(|| format!("{}: the temperature {text:?} is no number", path.display()))
-}
-
 /// What is known of where the weights come from, one line a step.
 fn provenance(
     args: &Args,
@@ -128,7 +119,7 @@ fn provenance(
     record: &Record,
 ) -> Result<BTreeMap<String, String>> {
     let mut lines = model.notes.clone();
-    // It stands in the manifest as a number.
+    // It was the float model's; the int8 network's own stands in the manifest.
     lines.remove("temperature");
     for split in Split::ALL {
         let count = samples.iter().filter(|sample| sample.split == Some(split)).count();

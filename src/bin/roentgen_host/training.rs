@@ -283,7 +283,7 @@ fn plain(head: &Head) -> Result<FloatConv> {
 }
 
 /// The temperature that makes the negative log-likelihood least (Guo et al. 2017), by golden section on its logarithm.
-fn fit_temperature(logits: &[[f32; 4]], truth: &[Label]) -> f64 {
+pub(crate) fn fit_temperature(logits: &[[f32; 4]], truth: &[Label]) -> f64 {
     let golden = (5f64.sqrt() - 1.0) / 2.0;
     let cost = |log: f64| negative_log_likelihood(logits, truth, log.exp());
     let (mut low, mut high) = (0.05f64.ln(), 20f64.ln());

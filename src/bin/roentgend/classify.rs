@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         (_, asked) => model::load(&model::find(asked.as_deref())?, config.backend)?,
     };
-    let assessor = Assessor::new(&bundle, &config.device, config.report.clone());
+    let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     let pictures = arguments.heatmap.as_deref().map(Pictures::into_folder).transpose()?;
     let mut judge = |path: &Path| -> anyhow::Result<Result<Judged, Refusal>> {
         let (received_at, started) = (SystemTime::now(), Instant::now());

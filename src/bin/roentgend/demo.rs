@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         say!("Ctrl-C ends it.");
     }
     say!("");
-    let assessor = Assessor::new(&bundle, DEVICE, assess::Config::default());
+    let assessor = Assessor::new(&bundle, DEVICE, assess::Config::default())?;
     let (done, rejected) = (drop_folder.done(), drop_folder.rejected());
     let ended = pipeline::run(&mut source, &mut classifier, &mut sink, outbox, &assessor, &mut || {
         for report in reports.received() {

@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let config = Config::load(&arguments.config)?;
     let Active { bundle, mut classifier, fallback, .. } = model::load_active(&config, systemd::extend_start)?;
-    let assessor = Assessor::new(&bundle, &config.device, config.report.clone());
+    let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
     // Held until the process ends, however it does.

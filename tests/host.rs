@@ -6,7 +6,7 @@
 mod chain;
 
 use chain::{CHANNELS, done, refused, write_data, write_image, write_trunk};
-use roentgen::bundle::Bundle;
+use roentgen::bundle::{Bundle, Config};
 use roentgen::classifier::onnx::OnnxClassifier;
 use serde_json::Value;
 use std::fs;
@@ -42,9 +42,13 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
     assert_eq!(bundle.manifest().version, "1.2.3");
     assert_eq!(bundle.manifest().provenance["data"], "synthetic");
     assert!(bundle.manifest().calibration.temperature > 0.0);
-    for file in ["report.json", "README.md", "model.onnx"] {
+    for file in ["report.json", "quantization.json", "README.md", "model.onnx", "model.tflite"] {
         assert!(bundle.manifest().files.contains_key(file), "{file}");
     }
+    let cost = json(&fs::read_to_string(dir.join("bundle/quantization.json")).unwrap());
+    let layers = cost["layers"].as_array().unwrap();
+    assert!(layers.len() == 6 && layers.iter().all(|layer| layer["network_db"].as_f64() > Some(15.0)), "{cost}");
+    assert!(cost["label_agreement"].as_f64() >= Some(0.9), "{cost}");
     let classifier = OnnxClassifier::load(&bundle).unwrap();
     let tested = bundle.self_test(0, |image| classifier.run(image).map_err(|error| error.to_string())).unwrap();
     assert!(tested.vectors > 0);
@@ -120,7 +124,11 @@ fn fine_tuning_changes_the_blocks_it_was_told_to_and_no_other() {
         assert_eq!(same, block < 4, "{name}");
     }
     // The changed model is a whole one: it can be quantized.
-    done(dir, "quantize --model {}/fine.safetensors --data {}/data --out {}/bundle --calibration-images 16 --quick");
-    let manifest = Bundle::open(&dir.join("bundle")).unwrap().manifest().clone();
+    done(dir, "keygen --no-password --out {}/our.key");
+    let quantize = "quantize --model {}/fine.safetensors --data {}/data --out {}/bundle --calibration-images 16";
+    done(dir, &format!("{quantize} --sign {{}}/our.key --quick"));
+    let key = dir.join("our.key.pub").display().to_string();
+    let trust = Config { trusted_keys: vec![key], allow_unsigned: false }.trust().unwrap();
+    let manifest = Bundle::open_trusted(&dir.join("bundle"), &trust).unwrap().manifest().clone();
     assert!(manifest.provenance["training"].contains("fine-tuned from block 4 up"), "{:?}", manifest.provenance);
 }

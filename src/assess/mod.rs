@@ -2,6 +2,7 @@
 //! shape ([`crate::report`]).
 
 mod clock;
+pub mod heatmap;
 
 use crate::bundle::{Bundle, Calibration, Manifest, Thresholds, sha256_hex};
 use crate::classifier::Evidence;

@@ -20,8 +20,6 @@ use std::thread;
 pub(crate) struct Verdict {
     /// Class logits.
     pub(crate) logits: [f32; 4],
-    /// The pooled last feature map.
-    pub(crate) features: Vec<f32>,
     /// Calibrated probabilities.
     pub(crate) findings: [Finding; 4],
     /// The label, or why none.
@@ -115,5 +113,5 @@ fn judge(classifier: &mut OnnxClassifier, assessor: &Assessor, radiograph: &Radi
     let image = preprocess(radiograph);
     let evidence = classifier.classify(&image)?;
     let (findings, decision) = assessor.decide(&Seen { radiograph, image: &image, evidence: &evidence });
-    Ok(Verdict { logits: evidence.logits, features: evidence.features, findings, decision })
+    Ok(Verdict { logits: evidence.logits, findings, decision })
 }

@@ -1,23 +1,22 @@
 //! `roentgen-host quantize`: trained float model → bundle, with its golden vectors, its figures and its model card.
 
-use crate::dataset::{Dataset, Sample, Split, thin};
+use crate::dataset::{Dataset, Sample, Split};
 use crate::evaluate::{Depth, Float, PAGE_FILE, Plan, REPORT_FILE, evaluate};
+use crate::quantization::Quantized;
+use crate::round::Rounding;
+use crate::sign::SigningKey;
+use crate::sqnr::{QUANTIZATION_FILE, Record};
 use crate::weights::FloatModel;
-use crate::{calibrate, card, correct, page, quantize};
+use crate::{card, page, quantization, tflite};
 use anyhow::{Context, Result, bail, ensure};
-use roentgen::bundle::{BundleWriter, Calibration, Manifest, Thresholds};
+use roentgen::bundle::{BundleWriter, Calibration, Manifest, TFLITE_FILE, Thresholds};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
-use roentgen::report::Label;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How many phantoms become golden vectors.
 const GOLDEN: u64 = 3;
-
-/// How many of the calibration images correct the biases. Few are enough for a mean over all pixels, and the
-/// activations of all of them are held in memory: 26 MB an image.
-const CORRECTION: usize = 32;
 
 /// What `quantize` is told.
 #[derive(Debug, clap::Args)]
@@ -40,6 +39,9 @@ pub(crate) struct Args {
     /// Training images that ranges are measured on, all classes alike
     #[arg(long, default_value_t = 200)]
     calibration_images: usize,
+    /// How weights become integers
+    #[arg(long, value_enum, default_value_t = Rounding::Learned)]
+    rounding: Rounding,
     /// The box abstains where the best label is less probable than this
     #[arg(long, default_value_t = 0.3)]
     min_probability: f32,
@@ -52,6 +54,9 @@ pub(crate) struct Args {
     /// Markdown that becomes the model card (README.md), before the figures
     #[arg(long)]
     card: Option<PathBuf>,
+    /// Sign the bundle with this secret key of `roentgen-host keygen` or `minisign -G`
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// A line of provenance, e.g. "data=whose images, under which terms"; may be repeated
     #[arg(long = "provenance", value_name = "KEY=TEXT")]
     provenance: Vec<String>,
@@ -61,42 +66,47 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // Asked for its password now, not after the work.
+    let key = args.sign.as_deref().map(SigningKey::load).transpose()?;
     let model = FloatModel::load(&args.model)?;
     let head = model.trained_head(&args.model)?.clone();
     let mut data = Dataset::open(&args.data)?;
     data.assign_splits(args.seed);
-    let calibration = thin(&data.of(Split::Train), args.calibration_images.div_ceil(Label::ALL.len()));
-    let test = data.of(Split::Test);
-    for (samples, split) in [(&calibration, Split::Train), (&test, Split::Test)] {
+    let (train, test) = (data.of(Split::Train), data.of(Split::Test));
+    for (samples, split) in [(&train, Split::Train), (&test, Split::Test)] {
         ensure!(!samples.is_empty(), "{} holds no image for {split}", args.data.display());
     }
 
-    let ranges = calibrate::ranges(&model, &head, &calibration)?;
-    let few = thin(&calibration, CORRECTION / Label::ALL.len());
-    let inputs = few.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
-    let (corrected, head) = correct::correct(&model, &head, &ranges, &inputs)?;
-    let network = quantize::quantize(&corrected, &head, &ranges);
+    let Quantized { network, mut record } =
+        quantization::run(&model, &head, &train, args.calibration_images, args.rounding)?;
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
     manifest.calibration = Calibration { temperature: temperature(&model, &args.model)? };
     manifest.thresholds = Thresholds { min_probability: args.min_probability };
-    manifest.provenance = provenance(args, &model, &data.samples, calibration.len())?;
+    manifest.provenance = provenance(args, &model, &data.samples, &record)?;
     let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
-    let writer = BundleWriter::new(manifest, &network, &golden)?;
+    let writer = BundleWriter::new(manifest, &network, &golden)?.file(TFLITE_FILE, tflite::write(&network));
 
     // The figures are those of the very network that is packed: it is written once without them and judged.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let draft = writer.clone().write(&folder.path().join("draft"))?;
+    let table = serde_json::to_vec_pretty(&record)?;
+    let draft = writer.clone().file(QUANTIZATION_FILE, table).write(&folder.path().join("draft"))?;
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
     let split = Some(Split::Test.to_string());
     let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
     let evaluation = evaluate(&draft, &test, &plan)?;
+    record.label_agreement = evaluation.cost.as_ref().map(|cost| cost.label_agreement);
+    record.label_agreement_images = evaluation.cost.as_ref().map(|_| evaluation.n);
     let (text, manifest) = (card::text(args.card.as_deref(), &args.name)?, draft.manifest());
     let bundle = writer
+        .file(QUANTIZATION_FILE, serde_json::to_vec_pretty(&record)?)
         .file(REPORT_FILE, serde_json::to_vec_pretty(&evaluation)?)
         .file(PAGE_FILE, page::html(&evaluation, manifest, &text).into_bytes())
         .file(card::FILE, card::markdown(&text, manifest, &evaluation).into_bytes())
         .write(&args.out)?;
-    print!("{}", evaluation.table());
+    if let Some(key) = &key {
+        key.sign(&bundle, &args.out)?;
+    }
+    print!("{}\n{}", record.table(), evaluation.table());
     println!("Bundle written to {}, SHA-256 {}", args.out.display(), bundle.sha256());
     Ok(())
 }
@@ -115,7 +125,7 @@ fn provenance(
     args: &Args,
     model: &FloatModel,
     samples: &[Sample],
-    calibration: usize,
+    record: &Record,
 ) -> Result<BTreeMap<String, String>> {
     let mut lines = model.notes.clone();
     // It stands in the manifest as a number.
@@ -127,8 +137,15 @@ fn provenance(
     lines.insert(
         "quantization".into(),
         format!(
-            "int8 weights per channel, symmetric; u8 activations, clipped for the least mean squared error on \
-             {calibration} training images; biases corrected on {CORRECTION} of them"
+            "int8 weights per channel, symmetric, rounded to the {}; u8 activations, ranges by {} on {} training images; \
+             biases corrected on {} of them",
+            match args.rounding {
+                Rounding::Nearest => "nearest",
+                Rounding::Learned => "neighbour by which the layer errs least",
+            },
+            record.ranges,
+            record.calibration_images,
+            record.correction_images
         ),
     );
     lines.insert("tool".into(), format!("roentgen-host {}", env!("CARGO_PKG_VERSION")));

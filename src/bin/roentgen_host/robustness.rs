@@ -187,7 +187,7 @@ mod tests {
             path: PathBuf::from(format!("{index}")),
             label: if index < 300 { Label::Normal } else { Label::Covid },
             split: None,
-            population: Some(if index % 3 == 0 { "paediatric" } else { "adult" }.to_owned()),
+            population: Some(if index.is_multiple_of(3) { "paediatric" } else { "adult" }.to_owned()),
         };
         let samples: Vec<Sample> = (0..400).map(sample).collect();
         let chosen = subset(&samples, 100);

@@ -96,7 +96,7 @@ mod tests {
             true => Decision::Reported { label: Label::Covid },
             false => Decision::Abstained { reasons: vec![reason] },
         };
-        Verdict { logits, features: Vec::new(), findings: findings(&logits, 1.0), decision }
+        Verdict { logits, findings: findings(&logits, 1.0), decision }
     }
 
     #[test]

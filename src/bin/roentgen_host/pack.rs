@@ -93,9 +93,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
     let split = Some(Split::Test.to_string());
     let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
-    let evaluation = evaluate(&draft, &test, &plan)?;
+    let mut evaluation = evaluate(&draft, &test, &plan)?;
     record.label_agreement = evaluation.cost.as_ref().map(|cost| cost.label_agreement);
     record.label_agreement_images = evaluation.cost.as_ref().map(|_| evaluation.n);
+    // Only now does the record say how often both agree.
+    evaluation.quantization = Some(serde_json::to_value(&record)?);
     let (text, manifest) = (card::text(args.card.as_deref(), &args.name)?, draft.manifest());
     let bundle = writer
         .file(QUANTIZATION_FILE, serde_json::to_vec_pretty(&record)?)

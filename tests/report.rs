@@ -186,7 +186,7 @@ fn a_bundle_carries_its_report_as_json_and_as_a_page() {
     fs::write(dir.join("card.md"), "# Tiny\n\nA *card* with <b>raw</b> & more.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
         .unwrap();
     let quantize = "quantize --model {}/trained.safetensors --data {}/data --out {}/bundle --calibration-images 8 \
-                    --min-probability 0.6 --card {}/card.md --provenance data=synthetic";
+                    --card {}/card.md --provenance data=synthetic";
     done(dir, quantize);
     let bundle = Bundle::open(&dir.join("bundle")).unwrap();
     assert!(bundle.manifest().files.contains_key("report.html"));

@@ -93,12 +93,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
     let split = Some(Split::Test.to_string());
     let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
-    let evaluation = evaluate(&draft, &test, &plan)?;
+    let mut evaluation = evaluate(&draft, &test, &plan)?;
     record.label_agreement = evaluation.cost.as_ref().map(|cost| cost.label_agreement);
     record.label_agreement_images = evaluation.cost.as_ref().map(|_| evaluation.n);
+    // Only now does the record say how often both agree. Read back from its text: a value made of the record itself
+    // would have its f32 scales with the digits of f64.
+    let table = serde_json::to_vec_pretty(&record)?;
+    evaluation.quantization = Some(serde_json::from_slice(&table)?);
     let (text, manifest) = (card::text(args.card.as_deref(), &args.name)?, draft.manifest());
     let bundle = writer
-        .file(QUANTIZATION_FILE, serde_json::to_vec_pretty(&record)?)
+        .file(QUANTIZATION_FILE, table)
         .file(REPORT_FILE, serde_json::to_vec_pretty(&evaluation)?)
         .file(PAGE_FILE, page::html(&evaluation, manifest, &text).into_bytes())
         .file(card::FILE, card::markdown(&text, manifest, &evaluation).into_bytes())

@@ -35,6 +35,8 @@ pub(crate) struct Suite {
     pub(crate) seed: u64,
     /// Share of the subset's most frequent class: the accuracy of always saying the same.
     pub(crate) chance: f64,
+    /// Balanced accuracy of whoever does not look at the image, however it guesses: one over the number of classes.
+    pub(crate) balanced_chance: f64,
     /// The same images unchanged.
     pub(crate) undisturbed: Outcome,
     /// One entry a change.
@@ -58,6 +60,8 @@ pub(crate) struct Outcome {
     pub(crate) accuracy_points_ci95: Option<Interval>,
     /// Mean recall of the classes.
     pub(crate) balanced_accuracy: f64,
+    /// Bootstrap interval of it.
+    pub(crate) balanced_accuracy_ci95: Option<Interval>,
     /// Recall of each class, in the order of the network's outputs; absent where there is no image of it.
     pub(crate) recalls: [Option<f64>; 4],
     /// Share that the box abstains on.
@@ -117,6 +121,7 @@ fn suite(unchanged: &Int8, images: &[usize], changes: &[Perturbation], verdicts:
         of: unchanged.samples.len(),
         seed: SEED,
         chance: ratio(most.into_iter().max().unwrap_or(0), images.len()),
+        balanced_chance: 1.0 / most.iter().filter(|&&count| count > 0).count().max(1) as f64,
         undisturbed: outcome("undisturbed".into(), "Undisturbed".into(), &before),
         tests: tests
             .map(|(change, after)| outcome(change.id(), change.title(), &after.iter().collect::<Vec<_>>()))
@@ -143,6 +148,13 @@ fn outcome(
         let drawn: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();
         100.0 * sum as f64 / drawn.max(1) as f64
     };
+    let balanced = |weights: &[u16]| {
+        let mut confusion = [[0usize; 4]; 4];
+        for ((&truth, verdict), &weight) in truth.iter().zip(after).zip(weights) {
+            confusion[truth as usize][verdict.said() as usize] += usize::from(weight);
+        }
+        Metrics::of(confusion).balanced_accuracy()
+    };
     let reported = |index: &usize| matches!(after[*index].decision, Decision::Reported { .. });
     let reported: Vec<usize> = (0..after.len()).filter(reported).collect();
     let reported_right = reported.iter().filter(|&&index| right_after[index]).count();
@@ -154,6 +166,7 @@ fn outcome(
         accuracy_points: gain(&vec![1; truth.len()]),
         accuracy_points_ci95: bootstrap.interval(|weights| Some(gain(weights))),
         balanced_accuracy: metrics.balanced_accuracy(),
+        balanced_accuracy_ci95: bootstrap.interval(|weights| Some(balanced(weights))),
         recalls: Label::ALL.map(|label| {
             let class = &metrics.classes[label as usize];
             (class.n > 0).then_some(class.recall)

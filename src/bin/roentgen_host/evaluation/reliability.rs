@@ -59,7 +59,8 @@ impl Reliability {
             ece_ci95: bootstrap.interval(|weights| Some(ece(&top, weights))),
             class_ece: Label::ALL.map(|label| ece(&class(label), &once)),
             // A probability of exactly 0 is the rounding of a small one.
-            negative_log_likelihood: pairs().map(|(p, truth)| -p[*truth as usize].max(1e-12).ln()).sum::<f64>() / n,
+            negative_log_likelihood: pairs().map(|(p, truth)| 0.0 - p[*truth as usize].max(1e-12).ln()).sum::<f64>()
+                / n,
             brier: pairs().map(|(p, truth)| brier(p, *truth)).sum::<f64>() / n,
             bins: bins(&top),
         }

@@ -30,7 +30,8 @@ pub(crate) fn shortcuts(of: &Evaluation) -> String {
             let mut row = vec![
                 escape(&test.title),
                 percent_with(test.accuracy, test.accuracy_ci95),
-                percent(test.balanced_accuracy),
+                test.balanced_accuracy_ci95
+                    .map_or_else(|| percent(test.balanced_accuracy), |ends| percent_with(test.balanced_accuracy, ends)),
                 percent(test.abstained),
             ];
             row.extend(test.recalls.iter().map(|recall| recall.map_or_else(|| "–".into(), percent)));

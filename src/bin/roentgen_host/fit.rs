@@ -126,7 +126,7 @@ pub(crate) fn fit(bundle: &Bundle, data: &Dataset, options: &Options) -> Result<
     println!("temperature {temperature:.4}, fitted on the int8 logits of {} val images", val.len());
     let gates = gates(bundle, &train, &val, temperature, options)?;
     let thresholds = thresholds(&gates, &val, temperature, options);
-    Ok(Fitted { calibration: Calibration { temperature, ..bundle.manifest().calibration.clone() }, thresholds, gates })
+    Ok(Fitted { calibration: Calibration { temperature }, thresholds, gates })
 }
 
 fn known(bundle: &Bundle, samples: &[Sample]) -> Result<Vec<Known>> {
@@ -155,7 +155,8 @@ fn views(manifest: &Manifest, train: &[Sample]) -> Result<Views> {
     let side = manifest.input.rows;
     let step = train.len().div_ceil(POSED);
     let progress = Progress::start("views of train", train.len());
-    let all: Vec<(Vec<View>, Vec<(View, Pose)>)> = train
+    type Copies = (Vec<View>, Vec<(View, Pose)>);
+    let all: Vec<Copies> = train
         .par_iter()
         .enumerate()
         .map(|(index, sample)| {

@@ -27,7 +27,7 @@
 //!    outbox        the durable queue (SQLite)
 //!    sink          trait Sink; mqtt
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass)
-//!    bundle        the model bundle: manifest, hashes, golden vectors
+//!    bundle        the model bundle: signature, manifest, hashes, golden vectors; the store of installed ones
 //! 3  kernels       reference: the definition of every integer operation, as naive loops
 //! 2  preprocess    Radiograph → Tensor<u8>: the one path that training, calibration and the box share
 //!    quant         scale, zero_point, Requantize: the equations, derived

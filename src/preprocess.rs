@@ -32,21 +32,27 @@ pub const SIZE: u32 = 224;
 ///
 /// A radiograph whose pixels do not fill its width and height (none that [`crate::radiograph::open`] gave) comes out black.
 pub fn preprocess(radiograph: &Radiograph) -> Tensor<u8> {
-    let shape = [1, SIZE as usize, SIZE as usize, 1];
-    resized(radiograph)
+    square(radiograph, SIZE)
+}
+
+/// The same view of a radiograph, the whole of it made square, at `size` × `size` grey levels (at least 1): for eyes, which
+/// want more than the network reads.
+pub fn square(radiograph: &Radiograph, size: u32) -> Tensor<u8> {
+    let shape = [1, size as usize, size as usize, 1];
+    resized(radiograph, size)
         .map(|levels| levels.into_iter().map(|level| ((u32::from(level) + 128) / 257) as u8).collect())
         .and_then(|bytes| Tensor::new(shape, bytes))
         .unwrap_or_else(|| Tensor::filled(shape, 0))
 }
 
-/// The image at 224 × 224 with 16 bits a pixel.
-fn resized(radiograph: &Radiograph) -> Option<Vec<u16>> {
+/// The image at `size` × `size` with 16 bits a pixel.
+fn resized(radiograph: &Radiograph, size: u32) -> Option<Vec<u16>> {
     let levels: Vec<U16> = match &radiograph.pixels {
         Pixels::Grey8(levels) => levels.iter().map(|&level| U16::new(u16::from(level) * 257)).collect(),
         Pixels::Grey16(levels) => levels.iter().map(|&level| U16::new(level)).collect(),
     };
     let source = TypedImageRef::new(radiograph.width, radiograph.height, &levels).ok()?;
-    let mut target = TypedImage::<U16>::new(SIZE, SIZE);
+    let mut target = TypedImage::<U16>::new(size, size);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
     Resizer::new().resize_typed(&source, &mut target, &options).ok()?;
     Some(target.pixels().iter().map(|pixel| pixel.0).collect())
@@ -111,7 +117,7 @@ mod tests {
             let image = Radiograph { width, height, pixels: Pixels::Grey16(levels.clone()), ..square.clone() };
             let rows = resize_rows(&levels, width);
             let columns = resize_rows(&transpose(&rows, SIZE as usize), height);
-            assert!(resized(&image).unwrap() == transpose(&columns, SIZE as usize), "{width} × {height}");
+            assert!(resized(&image, SIZE).unwrap() == transpose(&columns, SIZE as usize), "{width} × {height}");
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use support::{Process, free_port, names, output, png, roentgend, stderr, stdout, tiny_bundle};
+use support::{Maker, Process, free_port, names, output, png, roentgend, stderr, stdout, tiny_bundle};
 
 fn place() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
@@ -123,7 +123,8 @@ fn a_pipe_instead_of_a_file_is_an_error_and_no_wait() {
 fn classify_makes_no_key_for_the_daemon() {
     let (root, bundle) = place();
     let config = root.path().join("roentgend.toml");
-    fs::write(&config, format!("bundle = {bundle:?}\nstate_dir = {:?}\n", root.path())).unwrap();
+    fs::write(&config, format!("bundle = {bundle:?}\nstate_dir = {:?}\nbundles.allow_unsigned = true\n", root.path()))
+        .unwrap();
     fs::write(root.path().join("a.png"), png(1)).unwrap();
     let done = output(roentgend().args(["classify", "--config"]).arg(&config).arg(root.path().join("a.png")));
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
@@ -153,7 +154,8 @@ fn bad_configurations_and_bundles_end_with_78_and_say_why() {
         (write("door.toml", "[source.dicom]\nlisten = \"0.0.0.0:11112\"\n"), "not in this build"),
         (write("device.toml", "device = \"ward/1\"\n"), "device"),
         (write("bundle.toml", &format!("bundle = {:?}\n", root.path().join("none"))), "none"),
-        (write("broken.toml", &format!("bundle = {broken:?}\n")), "broken-bundle"),
+        (write("broken.toml", &format!("bundle = {broken:?}\nbundles.allow_unsigned = true\n")), "broken-bundle"),
+        (write("unsigned.toml", &format!("bundle = {bundle:?}\n")), "bundles.allow_unsigned"),
     ];
     for (path, said) in cases {
         let run = output(roentgend().args(["run", "--config"]).arg(&path));
@@ -165,12 +167,15 @@ fn bad_configurations_and_bundles_end_with_78_and_say_why() {
 #[test]
 fn doctor_says_what_is_wrong_and_what_to_do() {
     let (root, bundle) = place();
+    let maker = Maker::new();
+    maker.sign(&bundle);
     let config = root.path().join("roentgen.toml");
     let incoming = root.path().join("drop/incoming");
     let port = free_port();
     let text = format!(
-        "bundle = {bundle:?}\nstate_dir = {:?}\n[source.folder]\nincoming = {incoming:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n",
-        root.path().join("state")
+        "bundle = {bundle:?}\nstate_dir = {:?}\nbundles.trusted_keys = [{:?}]\n[source.folder]\nincoming = {incoming:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\n",
+        root.path().join("state"),
+        maker.key()
     );
     fs::write(&config, text).unwrap();
     fs::create_dir_all(&incoming).unwrap();
@@ -221,7 +226,8 @@ fn demo_once_shows_every_phantom_as_it_came_from_the_broker() {
         assert!(said.contains(part), "{part} is missing: {said}");
     }
     assert_eq!(said.matches(NOTICE).count(), 2, "{said}");
-    assert_eq!(stderr(&demo), "", "a good run has nothing to complain about");
+    let complaints = stderr(&demo);
+    assert!(complaints.lines().all(|line| line.contains("not signed; for trying out only")), "{complaints}");
 }
 
 #[cfg(feature = "demo")]

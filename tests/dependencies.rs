@@ -18,7 +18,7 @@ fn packages(arguments: &[&str]) -> BTreeSet<String> {
 }
 
 fn training(names: &BTreeSet<String>) -> Vec<&String> {
-    let exact = ["indicatif", "candle-core", "tch"];
+    let exact = ["indicatif", "candle-core", "tch", "tract-tflite"];
     names.iter().filter(|name| name.starts_with("burn") || exact.contains(&name.as_str())).collect()
 }
 

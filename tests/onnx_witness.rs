@@ -4,140 +4,28 @@
 //! unless `CI` or `ROENTGEN_REQUIRE_PEERS` is set.
 
 mod common;
+#[path = "common/networks.rs"]
+mod networks;
 
+use networks::{Random, find_python, script, small_network, vgg16};
 use roentgen::bundle::{Bundle, BundleWriter, Manifest};
 use roentgen::classifier::onnx::OnnxClassifier;
-use roentgen::network::int8::{Conv, Layer, Network};
+use roentgen::network::int8::{Layer, Network};
 use roentgen::network::onnx;
-use roentgen::network::vgg::{self, Step};
-use roentgen::quant::QuantParams;
+use roentgen::network::vgg;
 use roentgen::tensor::Tensor;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Pseudorandom numbers (splitmix64), the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in 0..1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 24) as f32
-    }
-
-    /// Bytes with many extremes among them.
-    fn byte(&mut self) -> u8 {
-        match self.next() % 8 {
-            0 => 0,
-            1 => 255,
-            2 => 128,
-            _ => self.next() as u8,
-        }
-    }
-
-    /// Weights with mean 0, so that deep networks neither die nor saturate, and many extremes.
-    fn weight(&mut self) -> i8 {
-        match self.next() % 8 {
-            0 => 127,
-            1 => -127,
-            2 => 0,
-            _ => self.next() as i8,
-        }
-    }
-
-    /// An image of noise.
-    fn image(&mut self, size: usize) -> Tensor<u8> {
-        Tensor::new([1, size, size, 1], (0..size * size).map(|_| self.byte()).collect()).expect("the shape fits")
-    }
-
-    /// A convolution whose output uses the whole range: the multiplier is chosen for the usual size of its sums.
-    fn conv(&mut self, name: &str, channels: (usize, usize), kernel: usize, ends: (QuantParams, QuantParams)) -> Conv {
-        let ((in_channels, out_channels), (input, output)) = (channels, ends);
-        let taps = kernel * kernel * in_channels;
-        let weights: Vec<i8> = (0..out_channels * taps).map(|_| self.weight()).collect();
-        let usual = 80.0 * 90.0 * (taps as f32).sqrt();
-        let target = output.scale * 90.0 / (usual * input.scale);
-        let weight_scales = (0..out_channels).map(|_| target * (0.5 + self.unit())).collect();
-        let bias = (0..out_channels).map(|_| ((self.unit() - 0.5) * usual) as i32).collect();
-        Conv { name: name.into(), in_channels, out_channels, kernel, weights, weight_scales, bias, input, output }
-    }
-}
-
-/// A small network of the VGG kind; `odd` gives it zero points that are not 0 inside the trunk, and sizes that no vector
-/// width divides.
-fn small_network(seed: u64, odd: bool) -> Network {
-    let mut random = Random(seed);
-    let point = |zero_point: u8| if odd { zero_point } else { 0 };
-    let params: Vec<QuantParams> = [0, 3, 117, 255, 1]
-        .map(|zero_point| QuantParams { scale: 0.01 + random.unit(), zero_point: point(zero_point) })
-        .to_vec();
-    let logits = QuantParams { scale: 0.07, zero_point: 131 };
-    let channels = if odd { [1, 5, 7, 33, 19] } else { [1, 8, 16, 32, 64] };
-    let mut trunk = Vec::new();
-    for index in 0..4 {
-        let ends = (params[index], params[index + 1]);
-        let name = format!("block{}_conv1", index + 1);
-        trunk.push(Layer::Conv(random.conv(&name, (channels[index], channels[index + 1]), 3, ends)));
-        if index % 2 == 1 {
-            trunk.push(Layer::MaxPool2);
-        }
-    }
-    let head = random.conv("head", (channels[4], 4), 1, (params[4], logits));
-    Network { input_size: if odd { 27 } else { 32 }, trunk, head }
-}
-
-/// VGG16 with random weights.
-fn vgg16(seed: u64) -> Network {
-    let mut random = Random(seed);
-    let mut before = QuantParams { scale: 1.0, zero_point: 0 };
-    let mut trunk = Vec::new();
-    for step in vgg::TRUNK {
-        trunk.push(match step {
-            Step::MaxPool2 => Layer::MaxPool2,
-            Step::Conv(name, in_channels, out_channels) => {
-                let after = QuantParams { scale: 0.02 + random.unit(), zero_point: 0 };
-                let conv = random.conv(name, (in_channels, out_channels), 3, (before, after));
-                before = after;
-                Layer::Conv(conv)
-            }
-        });
-    }
-    let logits = QuantParams { scale: 0.07, zero_point: 120 };
-    let head = random.conv("head", (vgg::FEATURES, 4), 1, (before, logits));
-    Network { input_size: vgg::INPUT_SIZE, trunk, head }
-}
+/// The script that runs ONNX Runtime.
+const SCRIPT: &str = "onnx_runtime.py";
 
 /// The interpreter with ONNX Runtime; `None`, and a line that says so, where there is none.
 fn python() -> Option<&'static Path> {
     static PYTHON: OnceLock<Option<PathBuf>> = OnceLock::new();
-    PYTHON.get_or_init(find_python).as_deref()
-}
-
-fn find_python() -> Option<PathBuf> {
-    let in_tree = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/venv/bin/python");
-    let python = std::env::var_os("ROENTGEN_PYTHON").map(PathBuf::from);
-    let python = python.unwrap_or_else(|| if in_tree.exists() { in_tree } else { "python3".into() });
-    let imported = Command::new(&python).arg(script()).output();
-    if imported.is_ok_and(|output| output.status.success()) {
-        return Some(python);
-    }
-    let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| std::env::var_os(name).is_some());
-    let message = format!("{} cannot import onnxruntime, onnx and numpy", python.display());
-    assert!(!required, "{message}, and the witness is required here");
-    eprintln!("SKIPPED the comparison with ONNX Runtime: {message}");
-    None
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/witness/onnx_runtime.py")
+    PYTHON.get_or_init(|| find_python(SCRIPT, "onnxruntime, onnx and numpy")).as_deref()
 }
 
 type Outputs = (Tensor<u8>, Tensor<u8>);
@@ -151,7 +39,7 @@ fn onnx_runtime(model: &[u8], images: &[Tensor<u8>], shapes: ([usize; 4], [usize
     let bytes: Vec<u8> = images.iter().flat_map(|image| image.data().iter().copied()).collect();
     fs::write(path("images.u8"), bytes).expect("writable");
     let mut command = Command::new(python);
-    let output = command.arg(script()).arg(path("model.onnx")).arg(path("images.u8")).arg(folder.path()).output();
+    let output = command.arg(script(SCRIPT)).arg(path("model.onnx")).arg(path("images.u8")).arg(folder.path()).output();
     let output = output.expect("the interpreter ran before");
     assert!(output.status.success(), "ONNX Runtime: {}", String::from_utf8_lossy(&output.stderr));
     let read = |index: usize, name: &str, shape| {

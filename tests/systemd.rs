@@ -13,7 +13,7 @@ fn the_service_manager_hears_ready_then_the_watchdog_then_stopping() {
     let bundle = tiny_bundle(root.path());
     let config = root.path().join("roentgend.toml");
     let text = format!(
-        "bundle = {bundle:?}\nstate_dir = {:?}\n[source.folder]\nincoming = {:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n",
+        "bundle = {bundle:?}\nstate_dir = {:?}\nbundles.allow_unsigned = true\n[source.folder]\nincoming = {:?}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n",
         root.path().join("state"),
         root.path().join("drop/incoming"),
         free_port()

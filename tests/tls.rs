@@ -43,7 +43,7 @@ fn a_broker_is_trusted_for_its_certificate_and_only_for_that() {
     let bundle = tiny_bundle(root.path());
     let verdict = |host: &str, ca: &str| {
         let text = format!(
-            "bundle = {bundle:?}\nstate_dir = {:?}\n[source.folder]\nincoming = {:?}\n\
+            "bundle = {bundle:?}\nstate_dir = {:?}\nbundles.allow_unsigned = true\n[source.folder]\nincoming = {:?}\n\
              [mqtt]\nurl = \"mqtts://{host}:{port}\"\nca_file = {:?}\n",
             path("state"),
             path("incoming"),

@@ -4,6 +4,7 @@
 mod clock;
 mod decide;
 pub mod gates;
+pub mod heatmap;
 pub mod quality;
 pub mod view;
 

@@ -1,27 +1,41 @@
-//! The model bundle: a directory with manifest, network, golden vectors and the model's own report.
-//! Opening one checks every hash before anything is parsed. Not signatures yet, and not the classifier.
+//! The model bundle: a directory with manifest, network, golden vectors and the model's own report. Not the classifier
+//! that runs it.
+//!
+//! Opening one checks, in this order: the signature over the manifest's bytes, before they are parsed; the manifest;
+//! the hash of every file that it lists, before any of them is parsed. [`Trust`] says whose signature is asked for.
+//! [`Store`] holds the bundles that a box has installed.
 //!
 //! ```text
 //! cxr-vgg16/
 //!   bundle.toml               the manifest; lists every other file with its SHA-256
+//!   bundle.sig                a minisign signature over bundle.toml
 //!   model.onnx                the quantized network
+//!   model.tflite              the same integers for TFLite
 //!   golden/00.image.u8        an input (rows × columns bytes)
 //!   golden/00.evidence.u8     the integers it must give: rows × columns × channels bytes, NHWC
 //!   golden/00.features.u8
 //!   …                         whatever else is listed, e.g. README.md, report.json
 //! ```
 
+mod archive;
+mod disk;
 mod golden;
 mod manifest;
+mod signature;
+mod store;
 mod write;
 
+pub use archive::unpack;
 pub use golden::{Golden, SelfTest};
 pub use manifest::{Calibration, GATES_SCHEMA, GateLimits, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
-pub use write::BundleWriter;
+pub use signature::{Config, RELEASE_KEY, Signer, Trust};
+pub use store::{Entry, Fallback, Install, Installed, RolledBack, State, Step, Store, StoreError, folder_name};
+pub use write::{BundleWriter, add_signature};
 
 use crate::network::int8::Network;
 use crate::network::onnx;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -30,6 +44,8 @@ use std::path::{Path, PathBuf};
 pub const MANIFEST_FILE: &str = "bundle.toml";
 /// The network's file name.
 pub const MODEL_FILE: &str = "model.onnx";
+/// The file name of the same integers for TFLite, which a bundle may leave out.
+pub const TFLITE_FILE: &str = "model.tflite";
 /// The signature's file name. It is over the manifest, so that the manifest cannot list it.
 pub const SIGNATURE_FILE: &str = "bundle.sig";
 
@@ -48,6 +64,40 @@ const MAX_DEPTH: usize = 8;
 /// Why a bundle cannot be used. Every message names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
+    /// The configuration's list of trusted keys has an entry that is none.
+    #[error("bundles.trusted_keys: {entry:?}: {reason}.")]
+    Key {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// There is no signature.
+    #[error(
+        "{path}: missing, so that nobody vouches for this bundle. Have it signed (roentgen-host pack --sign KEY), or set \
+         bundles.allow_unsigned = true."
+    )]
+    Unsigned {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// There is a signature, by a key that is not trusted.
+    #[error(
+        "{path}: made with a key that bundles.trusted_keys does not list. Add the maker's public key there if you trust \
+         them; else do not use this bundle."
+    )]
+    Stranger {
+        /// The signature.
+        path: PathBuf,
+    },
+    /// There is a signature, and it is wrong.
+    #[error("{path}: {reason}: damaged or tampered with. Do not use this bundle; get it again from who made it.")]
+    Signature {
+        /// The signature.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file or folder could not be read or written.
     #[error("{path}: {what}: {error}. Check that it exists and that this user may access it.")]
     Io {
@@ -113,20 +163,32 @@ pub enum BundleError {
     },
 }
 
-/// An opened bundle: its manifest is sound and every file has had the listed hash.
+/// An opened bundle: its signature was what was asked, its manifest is sound, every file has had the listed hash.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     dir: PathBuf,
     manifest: Manifest,
+    /// The manifest's bytes as they were checked.
+    text: Vec<u8>,
     sha256: String,
+    signer: Signer,
+    /// The signature's bytes as they were checked.
+    signature: Option<Vec<u8>>,
 }
 
 impl Bundle {
-    /// Opens the bundle in `dir`, checking the manifest and the hash of every file; nothing but the manifest is parsed.
+    /// Opens the bundle in `dir`, whoever made it, checking the manifest and the hash of every file; nothing but the
+    /// manifest is parsed.
     pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        Self::open_trusted(dir, &Trust::anyone())
+    }
+
+    /// The same, asking first whether somebody who is trusted signed it.
+    pub fn open_trusted(dir: &Path, trust: &Trust) -> Result<Self, BundleError> {
         let path = dir.join(MANIFEST_FILE);
         refuse_symlink(&path)?;
         let bytes = read_bounded(&path, MAX_MANIFEST_BYTES)?;
+        let (signer, signature) = trust.check(dir, &bytes)?;
         let unreadable = |message: String| BundleError::Manifest { path: path.clone(), message };
         let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(error.to_string()))?;
         let manifest: Manifest = toml::from_str(text).map_err(|error| unreadable(error.to_string()))?;
@@ -138,7 +200,8 @@ impl Bundle {
             let reason = format!("[files] does not list {MODEL_FILE}");
             return Err(BundleError::Unsupported { path, reason });
         }
-        let bundle = Self { dir: dir.to_owned(), manifest, sha256: sha256_hex(&bytes) };
+        let sha256 = sha256_hex(&bytes);
+        let bundle = Self { dir: dir.to_owned(), manifest, text: bytes, sha256, signer, signature };
         let mut found = 0;
         bundle.refuse_unlisted("", 0, &mut found)?;
         for name in bundle.manifest.files.keys() {
@@ -160,6 +223,25 @@ impl Bundle {
     /// SHA-256 (hex) of `bundle.toml`, which lists the hash of every other file: it names the whole bundle.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+
+    /// Who signed it.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// The manifest's bytes: what a signature is over.
+    pub fn signed_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// All files of the bundle with their bytes: those that were checked, or hashes that are checked again.
+    fn contents(&self) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
+        let listed = self.manifest.files.keys().map(|name| Ok((name.clone(), self.read(name)?)));
+        let mut files = listed.collect::<Result<BTreeMap<_, _>, BundleError>>()?;
+        files.insert(MANIFEST_FILE.to_owned(), self.text.clone());
+        files.extend(self.signature.clone().map(|signature| (SIGNATURE_FILE.to_owned(), signature)));
+        Ok(files)
     }
 
     /// The bytes of a listed file. Its hash is checked again, so that what is used is what was checked.

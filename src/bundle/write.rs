@@ -1,15 +1,16 @@
-//! Writing a bundle: hashes, manifest, golden vectors, all or nothing. Not training or quantizing, which make what is
-//! written.
+//! Writing a bundle: hashes, manifest, golden vectors, all or nothing; adding a signature. Not training or quantizing,
+//! which make what is written, and not the key that signs.
 
+use super::disk::{sync_folder, write_files};
 use super::golden::file_name;
-use super::{Bundle, BundleError, MANIFEST_FILE, MODEL_FILE, Manifest, check_name, sha256_hex};
+use super::{Bundle, BundleError, MANIFEST_FILE, MODEL_FILE, Manifest, SIGNATURE_FILE, check_name, sha256_hex};
 use super::{Calibration, GateLimits, Thresholds};
 use crate::network::int8::{Network, NetworkError};
 use crate::network::onnx;
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 /// Collects the files of a bundle, then writes them at once.
@@ -69,7 +70,6 @@ impl BundleWriter {
     /// Writes the bundle as the directory `dir` and opens it. Until everything is on disk nothing is seen there: it is
     /// written beside `dir` and renamed. A bundle that is there already is replaced; any other folder is refused.
     pub fn write(mut self, dir: &Path) -> Result<Bundle, BundleError> {
-        let io = |what| move |error| BundleError::Io { what, path: dir.to_owned(), error };
         for name in self.files.keys() {
             check_name(name).map_err(|reason| BundleError::File { path: dir.join(name), reason })?;
         }
@@ -77,27 +77,40 @@ impl BundleWriter {
         let unwritable = |message: String| BundleError::Manifest { path: dir.join(MANIFEST_FILE), message };
         let text = toml::to_string(&self.manifest).map_err(|error| unwritable(error.to_string()))?;
         self.files.insert(MANIFEST_FILE.to_owned(), text.into_bytes());
-
-        refuse_foreign(dir)?;
-        // A relative name of one part has the parent "".
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(io("creating the parent folder"))?;
-        let staging = tempfile::Builder::new().prefix(".bundle-").tempdir_in(parent).map_err(io("writing beside"))?;
-        let made = staging.path().join("new");
-        write_files(&made, &self.files).map_err(io("writing"))?;
-        Bundle::open(&made)?; // What would not open must not replace what does.
-        let replaced = staging.path().join("old");
-        if dir.symlink_metadata().is_ok() {
-            fs::rename(dir, &replaced).map_err(io("moving the old bundle aside"))?;
-        }
-        if let Err(error) = fs::rename(&made, dir) {
-            // Best effort: the error that matters is the first.
-            let _ = fs::rename(&replaced, dir);
-            return Err(io("moving into place")(error));
-        }
-        sync_folder(parent).map_err(io("syncing"))?;
-        Bundle::open(dir)
+        place(dir, &self.files)
     }
+}
+
+/// The files as the bundle `dir`, all or nothing.
+fn place(dir: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<Bundle, BundleError> {
+    let io = |what| move |error| BundleError::Io { what, path: dir.to_owned(), error };
+    refuse_foreign(dir)?;
+    // A relative name of one part has the parent "".
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(io("creating the parent folder"))?;
+    let staging = tempfile::Builder::new().prefix(".bundle-").tempdir_in(parent).map_err(io("writing beside"))?;
+    let made = staging.path().join("new");
+    write_files(&made, files).map_err(io("writing"))?;
+    Bundle::open(&made)?; // What would not open must not replace what does.
+    let replaced = staging.path().join("old");
+    if dir.symlink_metadata().is_ok() {
+        fs::rename(dir, &replaced).map_err(io("moving the old bundle aside"))?;
+    }
+    if let Err(error) = fs::rename(&made, dir) {
+        // Best effort: the error that matters is the first.
+        let _ = fs::rename(&replaced, dir);
+        return Err(io("moving into place")(error));
+    }
+    sync_folder(parent).map_err(io("syncing"))?;
+    Bundle::open(dir)
+}
+
+/// Writes `bundle` with this signature (the text that is to be its `bundle.sig`) as the bundle `to`, which may be where
+/// it is. Whether the signature fits is not looked at: [`Bundle::open_trusted`] does.
+pub fn add_signature(bundle: &Bundle, signature: &str, to: &Path) -> Result<Bundle, BundleError> {
+    let mut files = bundle.contents()?;
+    files.insert(SIGNATURE_FILE.to_owned(), signature.as_bytes().to_vec());
+    place(to, &files)
 }
 
 /// `dir` may be absent, empty or a bundle: anything else is somebody's folder.
@@ -117,23 +130,4 @@ fn refuse_foreign(dir: &Path) -> Result<(), BundleError> {
             Err(error) => Err(BundleError::Io { what: "listing the folder", path: dir.to_owned(), error }),
         },
     }
-}
-
-/// Writes the files below `dir`, which is made, and syncs them to disk.
-fn write_files(dir: &Path, files: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
-    for (name, bytes) in files {
-        let path = dir.join(name);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut file = fs::File::create(&path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-    }
-    sync_folder(dir)
-}
-
-/// Makes the names in a folder durable.
-fn sync_folder(dir: &Path) -> io::Result<()> {
-    fs::File::open(dir)?.sync_all()
 }

@@ -1,6 +1,7 @@
 //! One TOML file, every module with its own section, unknown keys refused. Reads and checks; opens nothing it names.
 
 use crate::assess;
+use crate::bundle;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level};
@@ -22,12 +23,14 @@ const MAX_BYTES: u64 = 1 << 20;
 pub struct Config {
     /// The box's name: a level of its topics and a field of every report.
     pub device: String,
-    /// The model bundle's directory.
+    /// The directory of the model bundle that runs where none is installed.
     pub bundle: PathBuf,
     /// What runs the model.
     pub backend: Backend,
-    /// Where outbox and key are kept.
+    /// Where outbox, key and installed bundles are kept.
     pub state_dir: PathBuf,
+    /// Whose bundles are installed and run.
+    pub bundles: bundle::Config,
     /// The doors into the box.
     pub source: SourceConfig,
     /// The broker.
@@ -47,6 +50,7 @@ impl Default for Config {
             bundle: "/usr/share/roentgen/models/cxr-vgg16".into(),
             backend: Backend::Auto,
             state_dir: "/var/lib/roentgen".into(),
+            bundles: bundle::Config::default(),
             source: SourceConfig::default(),
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
@@ -171,6 +175,7 @@ impl Config {
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.source.folder.validate()?;
         self.limits.validate()?;
+        self.bundles.validate()?;
         if !self.backend.is_built() {
             let name = format!("{:?}", self.backend).to_lowercase();
             return Err(format!("backend = {name:?}: it is not in this build; write \"auto\" or \"onnx\""));
@@ -274,6 +279,7 @@ mod tests {
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+            ("[bundles]\ntrusted_keys = []", "bundles.trusted_keys"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),

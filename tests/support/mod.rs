@@ -1,9 +1,12 @@
 //! What the tests of the real program share: a tiny model bundle, phantoms as PNG, a child process that never outlives its
-//! test. Not a test.
+//! test, a daemon with its broker. Not a test.
 
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
-use roentgen::bundle::{BundleWriter, Manifest};
+pub(crate) mod daemon;
+pub(crate) mod store;
+
+use roentgen::bundle::{Bundle, BundleWriter, Manifest, add_signature};
 use roentgen::network::int8::{Conv, Layer, Network};
 use roentgen::preprocess::preprocess;
 use roentgen::quant::QuantParams;
@@ -41,14 +44,53 @@ fn tiny_network() -> Network {
     Network { input_size: 224, trunk, head: conv("head", 4, 4, 1, activation, logits) }
 }
 
-/// Writes the tiny bundle into `folder` and returns its directory.
+/// Writes the tiny bundle, unsigned, into `folder` and returns its directory.
 pub(crate) fn tiny_bundle(folder: &Path) -> PathBuf {
-    let network = tiny_network();
     let directory = folder.join("tiny");
-    let golden = preprocess(&phantom::radiograph(1, 224));
-    let manifest = Manifest::for_network("tiny", "0.0.1", &network);
-    BundleWriter::new(manifest, &network, &[golden]).expect("a sound network").write(&directory).expect("a bundle");
+    tiny_writer("0.0.1").write(&directory).expect("a bundle");
     directory
+}
+
+/// The tiny bundle in some version, not written yet.
+pub(crate) fn tiny_writer(version: &str) -> BundleWriter {
+    let network = tiny_network();
+    let golden = preprocess(&phantom::radiograph(1, 224));
+    let manifest = Manifest::for_network("tiny", version, &network);
+    BundleWriter::new(manifest, &network, &[golden]).expect("a sound network").file("README.md", b"A test.".to_vec())
+}
+
+/// Somebody who makes bundles and signs them.
+pub(crate) struct Maker(minisign::KeyPair);
+
+impl Maker {
+    pub(crate) fn new() -> Self {
+        Self(minisign::KeyPair::generate_unencrypted_keypair().expect("randomness"))
+    }
+
+    /// The public key as configurations name it.
+    pub(crate) fn key(&self) -> String {
+        self.0.pk.to_base64()
+    }
+
+    /// The tiny bundle in this version, signed, in a folder of that name.
+    pub(crate) fn bundle(&self, folder: &Path, version: &str) -> PathBuf {
+        let directory = folder.join(version);
+        self.write(tiny_writer(version), &directory);
+        directory
+    }
+
+    /// Writes a bundle and signs it.
+    pub(crate) fn write(&self, writer: BundleWriter, directory: &Path) {
+        writer.write(directory).expect("a bundle");
+        self.sign(directory);
+    }
+
+    /// Signs a bundle in its place.
+    pub(crate) fn sign(&self, directory: &Path) {
+        let bundle = Bundle::open(directory).expect("a bundle");
+        let signature = minisign::sign(None, &self.0.sk, bundle.signed_bytes(), None, None).expect("a key");
+        add_signature(&bundle, &signature.into_string(), directory).expect("writable");
+    }
 }
 
 /// A phantom as PNG; every seed is another image.

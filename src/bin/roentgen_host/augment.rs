@@ -125,7 +125,7 @@ fn warp(x: &[f32], strength: &Strength, random: &mut SplitMix) -> Vec<f32> {
 }
 
 /// The value between the four neighbours of column `s` and row `t`, both within the image of `side` columns.
-fn bilinear(x: &[f32], side: usize, s: f32, t: f32) -> f32 {
+pub(crate) fn bilinear(x: &[f32], side: usize, s: f32, t: f32) -> f32 {
     let (c0, r0) = (s as usize, t as usize);
     let (c1, r1) = ((c0 + 1).min(side - 1), (r0 + 1).min(side - 1));
     let (fs, ft) = (s - c0 as f32, t - r0 as f32);
@@ -135,7 +135,7 @@ fn bilinear(x: &[f32], side: usize, s: f32, t: f32) -> f32 {
 }
 
 /// Down to `side` pixels by averaging and back up bilinearly: what a small copy of a picture loses.
-fn resample(x: &[f32], side: usize) -> Vec<f32> {
+pub(crate) fn resample(x: &[f32], side: usize) -> Vec<f32> {
     let side = side.clamp(8, N);
     let ratio = N as f32 / side as f32;
     let columns = shrink_rows(x, N, side, ratio);
@@ -174,7 +174,7 @@ fn transpose(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 }
 
 /// Gaussian blur, separable, edges repeated. `sigma` in pixels.
-fn blur(x: &mut Vec<f32>, sigma: f32) {
+pub(crate) fn blur(x: &mut Vec<f32>, sigma: f32) {
     let radius = (3.0 * sigma).ceil() as isize;
     let weights: Vec<f32> = (-radius..=radius).map(|d| (-(d * d) as f32 / (2.0 * sigma * sigma)).exp()).collect();
     let sum: f32 = weights.iter().sum();

@@ -13,6 +13,16 @@ use roentgen::quant::QuantParams;
 /// Bins of a histogram: eight to a quantization step, or more.
 const BINS: usize = 4096;
 
+/// How many times worse than the square of a rounding error the square of a clipping error is. Rounding errors are as often
+/// too high as too low, and sums over a layer's inputs and over the map average them out; what is clipped is always too
+/// low, and mostly in the same images. Measured with VGG16 on 32 radiographs: quantizing activations alone moved the logits
+/// by 0.089 (root mean square) with a factor of 1, which is the mean squared error itself, by 0.060 with 4, 0.041 with 16,
+/// 0.037 with 64, and by 0.030 where nothing was clipped at all.
+const CLIPPING: f64 = 65_536.0;
+
+/// The choice of ranges in words, for the record.
+pub(crate) const METHOD: &str = "least mean squared error, errors of clipping counted 65536 times those of rounding";
+
 /// What an activation after a ReLU was, how often. Zeros are left out: a zero point of 0 holds them without error.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Histogram {
@@ -63,9 +73,9 @@ impl Histogram {
         self.limit *= 2.0;
     }
 
-    /// The scale of 255 steps above 0 whose mean squared error is least. Clipping at c makes every value below c wrong
-    /// by a rounding error of variance (c / 255)² / 12 and every value above wrong by its excess: few great values are
-    /// given up for finer steps among the many. `None` if every value was 0.
+    /// The scale of 255 steps above 0 whose weighted mean squared error is least. Clipping at c makes every value below c
+    /// wrong by a rounding error of variance (c / 255)² / 12 and every value above wrong by its excess, which counts
+    /// [`CLIPPING`] times: only a lone giant is given up for finer steps among the many. `None` if every value was 0.
     pub(crate) fn scale(&self) -> Option<f32> {
         let width = f64::from(self.limit) / BINS as f64;
         let last = self.bins.iter().rposition(|&count| count > 0)?;
@@ -76,7 +86,7 @@ impl Histogram {
         for bin in (0..=last).rev() {
             let clip = (bin + 1) as f64 * width;
             let excess = squares - 2.0 * clip * sum + clip * clip * above;
-            let cost = (total - above) * (clip / 255.0).powi(2) / 12.0 + excess;
+            let cost = (total - above) * (clip / 255.0).powi(2) / 12.0 + CLIPPING * excess;
             if cost < best.0 {
                 best = (cost, clip);
             }
@@ -89,35 +99,29 @@ impl Histogram {
     }
 }
 
-/// The least and the greatest class logit of any cell.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Range {
-    low: f32,
-    high: f32,
-}
-
-impl Range {
-    const EMPTY: Self = Self { low: f32::INFINITY, high: f32::NEG_INFINITY };
-
-    fn add(self, value: f32) -> Self {
-        Self { low: self.low.min(value), high: self.high.max(value) }
-    }
-
-    fn merge(self, other: Self) -> Self {
-        self.add(other.low).add(other.high)
-    }
-
-    /// Scale and zero point of u8 that hold the range and a tenth more on either side. A margin, since the mean over
-    /// the cells forgives a coarse step (errors of 49 cells average out) but not a clipped cell.
-    pub(crate) fn params(self) -> Result<QuantParams> {
-        let margin = (self.high - self.low) / 10.0;
-        let (low, high) = ((self.low - margin).min(0.0), (self.high + margin).max(0.0));
-        ensure!((high - low).is_finite() && high > low, "the head gives the same logit everywhere; train it first");
+/// Scale and zero point of u8 for the class logits of single cells, by which their mean over a map errs least. Rounding
+/// errors of a map's cells average out; what is clipped is taken to be so in all of them. So clipping counts as often as
+/// there are cells.
+pub(crate) fn head_params(logits: &[f32]) -> Result<QuantParams> {
+    let (low, high) = logits.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
+    ensure!((high - low).is_finite() && high > low, "the head gives the same logit everywhere; train it first");
+    let ends = (1..=HEAD_CLIPS).flat_map(|a| (1..=HEAD_CLIPS).map(move |b| (a, b)));
+    let candidates = ends.filter_map(|(a, b)| {
+        let part = |end: f32, parts: usize| end * parts as f32 / HEAD_CLIPS as f32;
+        let (low, high) = (part(low, a), part(high, b));
         let scale = (high - low) / 255.0;
+        let excess = |v: f32| f64::from((v - high).max(low - v).max(0.0)).powi(2);
+        let clipped = logits.iter().map(|&v| excess(v)).sum::<f64>() / logits.len() as f64;
+        let cost = f64::from(scale).powi(2) / 12.0 + CELLS as f64 * clipped;
         // In 0..=255 since low ≤ 0 ≤ high.
-        Ok(QuantParams { scale, zero_point: (-low / scale).round() as u8 })
-    }
+        (scale > 0.0).then(|| (cost, QuantParams { scale, zero_point: (-low / scale).round() as u8 }))
+    });
+    let best = candidates.min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, params)| params).context("the head's logits are too small to be told apart; train it first")
 }
+
+/// Clips that are tried on either side of the logits' range: parts of it, evenly spaced.
+const HEAD_CLIPS: usize = 20;
 
 /// How every layer's output is to be quantized.
 pub(crate) struct Ranges {
@@ -132,10 +136,10 @@ pub(crate) fn ranges(model: &FloatModel, head: &FloatConv, samples: &[Sample]) -
     let device = device();
     let trunk = Trunk::new(model, &device);
     let progress = Progress::start("calibrating", samples.len());
-    let none = || (vec![Histogram::default(); model.trunk.len()], Range::EMPTY);
-    let (histograms, range) = samples
+    let none = || (vec![Histogram::default(); model.trunk.len()], Vec::new());
+    let (histograms, logits) = samples
         .par_chunks(device::BATCH)
-        .try_fold(none, |(mut histograms, mut range), chunk| -> Result<_> {
+        .try_fold(none, |(mut histograms, mut logits), chunk| -> Result<_> {
             let inputs = chunk.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
             let images: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
             let mut failed = None;
@@ -146,15 +150,14 @@ pub(crate) fn ranges(model: &FloatModel, head: &FloatConv, samples: &[Sample]) -
                 }
             });
             failed.map_or(Ok(()), Err)?;
-            for logit in cell_logits(head, &model::numbers(map)?) {
-                range = range.add(logit);
-            }
+            logits.extend(cell_logits(head, &model::numbers(map)?));
             progress.advance(chunk.len());
-            Ok((histograms, range))
+            Ok((histograms, logits))
         })
-        .try_reduce(none, |(a, range_a), (b, range_b)| {
+        .try_reduce(none, |(a, mut logits), (b, more)| {
             let merged = a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect();
-            Ok((merged, range_a.merge(range_b)))
+            logits.extend(more);
+            Ok((merged, logits))
         })?;
     progress.finish();
     let trunk = histograms
@@ -167,7 +170,7 @@ pub(crate) fn ranges(model: &FloatModel, head: &FloatConv, samples: &[Sample]) -
             Ok(QuantParams { scale, zero_point: 0 })
         })
         .collect::<Result<_>>()?;
-    Ok(Ranges { trunk, head: range.params()? })
+    Ok(Ranges { trunk, head: head_params(&logits)? })
 }
 
 /// The class logits of every cell of feature maps (NCHW).
@@ -198,7 +201,9 @@ mod tests {
         even.add(&values);
         let clip = even.scale().unwrap() * 255.0;
         assert!((98.0..101.0).contains(&clip), "{clip}");
+        // One value in a thousand million.
         let mut spiked = even.clone();
+        spiked.bins.iter_mut().for_each(|count| *count *= 10_000);
         spiked.add(&[1000.0]);
         let clip = spiked.scale().unwrap() * 255.0;
         assert!(clip < 1000.0, "{clip}");
@@ -210,7 +215,10 @@ mod tests {
         fn the_chosen_scale_is_about_as_good_as_any(values in prop::collection::vec(0f32..40.0, 200..400)) {
             // The oracle quantizes the values themselves, for every clip from 1 % of the greatest to all of it.
             let error = |scale: f32| -> f64 {
-                let of = |v: &f32| (f64::from(*v) - f64::from((v / scale).round().min(255.0) * scale)).powi(2);
+                let of = |v: &f32| {
+                    let error = f64::from(*v) - f64::from((v / scale).round().min(255.0) * scale);
+                    error.powi(2) * if *v > 255.5 * scale { CLIPPING } else { 1.0 }
+                };
                 values.iter().map(of).sum()
             };
             let greatest = values.iter().copied().fold(0f32, f32::max);
@@ -234,12 +242,31 @@ mod tests {
         }
 
         #[test]
-        fn a_logit_range_holds_zero_exactly_and_its_ends(low in -50f32..50.0, width in 0.1f32..60.0) {
-            let params = Range { low, high: low + width }.params().unwrap();
-            for end in [low, low + width] {
-                let q = (end / params.scale).round() + f32::from(params.zero_point);
-                prop_assert!((0.0..=255.0).contains(&q), "{q}");
-            }
+        fn a_maps_mean_is_as_near_as_by_the_whole_range(low in -50f32..50.0, width in 0.1f32..60.0, giant in 1f32..9.0,
+            seed in any::<u64>()) {
+            let mut random = crate::random::SplitMix::new(seed);
+            let mut logits: Vec<f32> = (0..40 * CELLS).map(|_| random.uniform(low, low + width)).collect();
+            logits[7] *= giant;
+            let params = head_params(&logits).unwrap();
+            let cost = |params: QuantParams| -> f64 {
+                let mean = |map: &[f32]| {
+                    map.iter().map(|&v| f64::from(params.dequantize(params.quantize(v)) - v)).sum::<f64>() / CELLS as f64
+                };
+                logits.chunks_exact(CELLS).map(|map| mean(map).powi(2)).sum::<f64>()
+            };
+            let (low, high) = logits.iter().fold((0f32, 0f32), |(low, high), &v| (low.min(v), high.max(v)));
+            let scale = (high - low) / 255.0;
+            let whole = QuantParams { scale, zero_point: (-low / scale).round() as u8 };
+            // The choice knows rounding errors only on average.
+            prop_assert!(cost(params) <= 2.0 * cost(whole), "{} against {}", cost(params), cost(whole));
+            prop_assert!(params.scale <= whole.scale * 1.001);
         }
+    }
+
+    #[test]
+    fn a_head_that_tells_nothing_apart_is_refused() {
+        assert!(head_params(&[0.0; 49]).is_err());
+        assert!(head_params(&[f32::INFINITY, 0.0]).is_err());
+        assert!(head_params(&[]).is_err());
     }
 }

@@ -96,7 +96,7 @@ impl Dataset {
             Label::ALL.map(Label::name).join("/, ") + "/"
         );
         samples.sort_by(|a, b| a.path.cmp(&b.path));
-        let populations = read_populations(dir)?;
+        let populations = manifest_column(dir, "population")?;
         for sample in &mut samples {
             let relative = sample.path.strip_prefix(dir).unwrap_or(&sample.path);
             sample.population = populations.get(relative).cloned();
@@ -190,8 +190,8 @@ fn read_classes(dir: &Path, split: Option<Split>, samples: &mut Vec<Sample>) -> 
     Ok(())
 }
 
-/// The `population` column of `manifest.csv`, by path; empty where there is no such file or column.
-fn read_populations(dir: &Path) -> Result<BTreeMap<PathBuf, String>> {
+/// A column of `manifest.csv`, e.g. `population`, by path below `dir`; empty where there is no such file or column.
+pub(crate) fn manifest_column(dir: &Path, name: &str) -> Result<BTreeMap<PathBuf, String>> {
     let path = dir.join("manifest.csv");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -201,13 +201,13 @@ fn read_populations(dir: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
     let column = |name| header.iter().position(|&field| field == name);
-    let (Some(file), Some(population)) = (column("path"), column("population")) else {
+    let (Some(file), Some(wanted)) = (column("path"), column(name)) else {
         return Ok(BTreeMap::new());
     };
     Ok(lines
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(',').collect();
-            Some((PathBuf::from(fields.get(file)?), (*fields.get(population)?).to_owned()))
+            Some((PathBuf::from(fields.get(file)?), (*fields.get(wanted)?).to_owned()))
         })
         .collect())
 }

@@ -1,17 +1,37 @@
-//! `roentgen-host evaluate`: a bundle's figures on labelled images.
+//! `roentgen-host evaluate`: a bundle's figures on labelled images, as a table, as JSON and as a page. Not their
+//! definitions: see `evaluation`.
 
-use crate::dataset::{Dataset, Sample, Split};
+use crate::dataset::{Dataset, Sample, Split, manifest_column};
 use crate::evaluation::{Evaluation, FloatFigures, Judged, Source};
 use crate::features::{self, Cache};
 use crate::model;
 use crate::weights::FloatModel;
-use crate::{judge, read};
+use crate::{card, judge, page, read, robustness, write_whole};
 use anyhow::{Context, Result, ensure};
 use roentgen::bundle::Bundle;
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The name of a bundle's own figures.
 pub(crate) const REPORT_FILE: &str = "report.json";
+
+/// The same as a page.
+pub(crate) const PAGE_FILE: &str = "report.html";
+
+/// The name of a bundle's quantization table.
+const QUANTIZATION_FILE: &str = "quantization.json";
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Depth {
+    /// Leave out the changed images: robustness and shortcut tests, which cost five times as much as all the rest
+    #[arg(long, conflicts_with = "full")]
+    pub(crate) quick: bool,
+    /// Change every image, and not a seeded subset
+    #[arg(long)]
+    pub(crate) full: bool,
+}
 
 /// What `evaluate` is told.
 #[derive(Debug, clap::Args)]
@@ -34,9 +54,14 @@ pub(crate) struct Args {
     /// Where computed features of the float model are kept; beside the model by default
     #[arg(long)]
     cache: Option<PathBuf>,
+    /// Write report.json and report.html into this folder
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    depth: Depth,
 }
 
 /// Runs the subcommand.
@@ -44,9 +69,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let (samples, split) = choose(&args.data, args.split, args.seed)?;
     let float = args.model.as_deref().map(|path| Float::open(path, args.cache.as_deref())).transpose()?;
-    let mut evaluation = evaluate(&bundle, &samples, split, float.as_ref())?;
+    let plan = Plan { data: &args.data, split, float: float.as_ref(), depth: args.depth };
+    let mut evaluation = evaluate(&bundle, &samples, &plan)?;
     if evaluation.float.is_none() {
         evaluation.float = recorded(&args.bundle)?;
+    }
+    if let Some(out) = &args.out {
+        write_whole(&out.join(REPORT_FILE), &serde_json::to_vec_pretty(&evaluation)?)?;
+        let page = page::html(&evaluation, bundle.manifest(), &card::of_bundle(&bundle)?);
+        write_whole(&out.join(PAGE_FILE), page.as_bytes())?;
+        eprintln!("written to {}", out.display());
     }
     if args.json {
         println!("{}", serde_json::to_string(&evaluation)?);
@@ -96,20 +128,41 @@ impl Float {
     }
 }
 
+/// What is to be measured.
+pub(crate) struct Plan<'a> {
+    /// The folder of the images, in whose `manifest.csv` their sources stand.
+    pub(crate) data: &'a Path,
+    /// The name of their split, where they have one.
+    pub(crate) split: Option<String>,
+    /// The float model to compare with.
+    pub(crate) float: Option<&'a Float>,
+    /// How much.
+    pub(crate) depth: Depth,
+}
+
 /// Judges the images by the bundle and, where given, by the float model.
-pub(crate) fn evaluate(
-    bundle: &Bundle,
-    samples: &[Sample],
-    split: Option<String>,
-    float: Option<&Float>,
-) -> Result<Evaluation> {
+pub(crate) fn evaluate(bundle: &Bundle, samples: &[Sample], plan: &Plan) -> Result<Evaluation> {
+    let started = Instant::now();
     let int8 = judge::int8(bundle, samples)?;
-    let float = float.map(|float| float.logits(&int8.samples)).transpose()?;
-    let logits: Vec<[f32; 4]> = int8.verdicts.iter().map(|verdict| verdict.logits).collect();
-    let judged = Judged { samples: &int8.samples, int8: &logits, float: float.as_deref() };
-    let mut evaluation = Evaluation::new(&judged, bundle.manifest(), "onnx", split);
+    let float = plan.float.map(|float| float.logits(&int8.samples)).transpose()?;
+    let by_path = manifest_column(plan.data, "source")?;
+    let source = |sample: &Sample| by_path.get(sample.path.strip_prefix(plan.data).ok()?).cloned();
+    let sources: Vec<Option<String>> = int8.samples.iter().map(source).collect();
+    let judged = Judged { samples: &int8.samples, sources: &sources, int8: &int8.verdicts, float: float.as_deref() };
+    let mut evaluation = Evaluation::new(&judged, bundle.manifest(), "onnx", plan.split.clone());
+    if !plan.depth.quick {
+        let (robustness, shortcuts) = robustness::run(bundle, &int8, plan.depth.full)?;
+        (evaluation.robustness, evaluation.shortcuts) = (Some(robustness), Some(shortcuts));
+    }
+    if bundle.manifest().files.contains_key(QUANTIZATION_FILE) {
+        let table = serde_json::from_slice(&bundle.read(QUANTIZATION_FILE)?);
+        evaluation.quantization = Some(
+            table.with_context(|| format!("{QUANTIZATION_FILE} of the bundle is no JSON; make the bundle again"))?,
+        );
+    }
     evaluation.refused = int8.refused;
-    Ok(evaluation)
+    eprintln!("measured in {:.0} s", started.elapsed().as_secs_f64());
+    Ok(evaluation.stated())
 }
 
 /// The float figures in the bundle's own report, marked as recorded.
@@ -118,7 +171,15 @@ fn recorded(bundle: &Path) -> Result<Option<FloatFigures>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let report: Evaluation = serde_json::from_slice(&read(&path)?)
+    let report: Recorded = serde_json::from_slice(&read(&path)?)
         .with_context(|| format!("{} is no report of roentgen-host", path.display()))?;
-    Ok(report.float.map(|figures| FloatFigures { source: Source::Recorded, ..figures }))
+    let recorded =
+        |figures: FloatFigures| FloatFigures { source: Source::Recorded, metrics: figures.metrics.recounted() };
+    Ok(report.float.map(recorded))
+}
+
+/// What is taken from a bundle's own report, of whatever version.
+#[derive(Deserialize)]
+struct Recorded {
+    float: Option<FloatFigures>,
 }

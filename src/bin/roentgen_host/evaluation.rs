@@ -1,14 +1,33 @@
-//! What a model said about a set of images, float and int8 side by side, as JSON and as a table. Not the running of it.
+//! What a model said about a set of images, float and int8 side by side, as JSON. Not the running of it, and not the
+//! tables and pages that people read.
+
+pub(crate) mod abstention;
+pub(crate) mod groups;
+pub(crate) mod intervals;
+pub(crate) mod numbers;
+pub(crate) mod ranking;
+pub(crate) mod reliability;
+mod statements;
+mod table;
 
 use crate::dataset::Sample;
-use crate::metrics::{Metrics, best};
-use roentgen::assess::softmax;
-use roentgen::bundle::Manifest;
+use crate::judge::Verdict;
+use crate::metrics::{Metrics, best, ratio};
+use crate::robustness::Suite;
+use abstention::Abstention;
+use groups::{Group, Rate, SourceAlone};
+use intervals::{Bootstrap, Interval, wilson};
+use ranking::{Ranking, RankingFigures};
+use reliability::Reliability;
+use roentgen::assess::{findings, softmax};
+use roentgen::bundle::{MODEL_FILE, Manifest};
 use roentgen::report::{Label, NOTICE};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The schema name of `report.json` and of `evaluate --json`.
+pub(crate) use statements::Statement;
+
+/// The schema name of `report.json` and of `evaluate --json`. Fields are only ever added to it.
 pub(crate) const SCHEMA: &str = "roentgen.evaluation/1";
 
 /// A model's figures on one set of images.
@@ -20,6 +39,8 @@ pub(crate) struct Evaluation {
     pub(crate) model: String,
     /// The bundle's version.
     pub(crate) version: String,
+    /// SHA-256 of the bundle's `model.onnx`. (The bundle's own hash covers this report, which so cannot name it.)
+    pub(crate) network_sha256: String,
     /// The preprocessing that both saw.
     pub(crate) preprocessing: String,
     /// What ran the int8 network.
@@ -28,16 +49,36 @@ pub(crate) struct Evaluation {
     pub(crate) split: Option<String>,
     /// Images judged.
     pub(crate) n: usize,
+    /// What the figures mean for who uses the model, in plain words.
+    pub(crate) statements: Vec<Statement>,
     /// The bundle's integers.
     pub(crate) int8: Metrics,
     /// The real numbers they came from.
     pub(crate) float: Option<FloatFigures>,
     /// Int8 against float on the same images.
     pub(crate) cost: Option<Cost>,
-    /// Share of the images on which the int8 model would abstain at the bundle's threshold.
+    /// What the probabilities of int8 are worth.
+    pub(crate) int8_probabilities: Probabilities,
+    /// What those of float are worth, where it was run.
+    pub(crate) float_probabilities: Option<Probabilities>,
+    /// Share of the images on which the box would abstain.
     pub(crate) abstained: f64,
-    /// By the population that the data names, where it does: int8.
-    pub(crate) populations: BTreeMap<String, Population>,
+    /// What that is worth.
+    pub(crate) abstention: Abstention,
+    /// By the population that the data names, where it does.
+    pub(crate) populations: BTreeMap<String, Group>,
+    /// By the source that the data names, where it does.
+    pub(crate) sources: BTreeMap<String, Group>,
+    /// What naming the source's most frequent class would reach.
+    pub(crate) source_alone: Option<SourceAlone>,
+    /// Normal radiographs of children that are called viral pneumonia.
+    pub(crate) paediatric_normals: Option<Rate>,
+    /// Int8 on images changed in ways that should not matter; absent after `--quick`.
+    pub(crate) robustness: Option<Suite>,
+    /// Int8 on images without what a reader reads; absent after `--quick`.
+    pub(crate) shortcuts: Option<Suite>,
+    /// The bundle's `quantization.json`, where it has one.
+    pub(crate) quantization: Option<serde_json::Value>,
     /// Images that could not be read, with the reason; not among `n`.
     pub(crate) refused: Vec<String>,
     /// Always [`NOTICE`].
@@ -69,124 +110,170 @@ pub(crate) enum Source {
 pub(crate) struct Cost {
     /// Share of the images on which both have the same most probable label.
     pub(crate) label_agreement: f64,
+    /// Wilson interval of it.
+    pub(crate) label_agreement_ci95: Interval,
     /// Int8 accuracy minus float accuracy, in percentage points.
     pub(crate) accuracy_points: f64,
+    /// Bootstrap interval of it, paired by image.
+    pub(crate) accuracy_points_ci95: Option<Interval>,
     /// Mean over images of the greatest difference of a probability.
     pub(crate) mean_probability_difference: f64,
     /// The greatest of them.
     pub(crate) max_probability_difference: f64,
 }
 
-/// The int8 figures of one population.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Population {
-    /// Its images.
-    pub(crate) n: usize,
-    /// Share of them judged right.
-    pub(crate) accuracy: f64,
+/// What a model's probabilities are worth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Probabilities {
+    /// As the box gives them.
+    pub(crate) calibrated: Reliability,
+    /// Softmax of the logits as they are.
+    pub(crate) uncalibrated: Reliability,
+    /// One entry a class, in the order of the network's outputs: how well its probability ranks.
+    pub(crate) classes: Vec<RankingFigures>,
 }
 
-/// Class logits of the same samples by both models.
+/// What both models said of the same samples.
 pub(crate) struct Judged<'a> {
     /// The images.
     pub(crate) samples: &'a [Sample],
-    /// The bundle's logits, one per sample.
-    pub(crate) int8: &'a [[f32; 4]],
-    /// The float model's, where it was run.
+    /// Their sources, as far as the data names them.
+    pub(crate) sources: &'a [Option<String>],
+    /// What the box says of each.
+    pub(crate) int8: &'a [Verdict],
+    /// The float model's logits, where it was run.
     pub(crate) float: Option<&'a [[f32; 4]]>,
 }
 
+/// The labels of the same samples.
+pub(crate) struct Answers {
+    /// The true ones.
+    pub(crate) truth: Vec<Label>,
+    /// Those that int8 finds most probable.
+    pub(crate) int8: Vec<Label>,
+    /// Those that float finds most probable.
+    pub(crate) float: Option<Vec<Label>>,
+}
+
 impl Evaluation {
-    /// Derives all figures from the logits.
+    /// Derives all figures but those of changed images from what was said.
     pub(crate) fn new(judged: &Judged, manifest: &Manifest, backend: &str, split: Option<String>) -> Self {
-        let truths = || judged.samples.iter().map(|sample| sample.label);
-        let metrics = |logits: &[[f32; 4]]| Metrics::count(truths().zip(logits.iter().map(best)));
-        let temperature = f64::from(manifest.calibration.temperature);
-        let probabilities = |logits: &[f32; 4]| softmax(logits, temperature);
-        let greatest = |logits| probabilities(logits).into_iter().fold(0f64, f64::max);
-        let int8 = metrics(judged.int8);
-        let float = judged.float.map(metrics);
-        let cost = judged.float.zip(float.as_ref()).map(|(logits, float)| {
-            let pairs = || judged.int8.iter().zip(logits);
-            let differences: Vec<f64> = pairs()
-                .map(|(a, b)| {
-                    let (a, b) = (probabilities(a), probabilities(b));
-                    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f64, f64::max)
-                })
-                .collect();
-            let n = differences.len().max(1) as f64;
-            Cost {
-                label_agreement: pairs().filter(|(a, b)| best(a) == best(b)).count() as f64 / n,
-                accuracy_points: 100.0 * (int8.accuracy - float.accuracy),
-                mean_probability_difference: differences.iter().sum::<f64>() / n,
-                max_probability_difference: differences.iter().copied().fold(0f64, f64::max),
-            }
-        });
-        let threshold = f64::from(manifest.thresholds.min_probability);
-        let unsure = judged.int8.iter().filter(|logits| greatest(logits) < threshold).count();
-        let mut groups: BTreeMap<String, Vec<(Label, Label)>> = BTreeMap::new();
-        for (sample, logits) in judged.samples.iter().zip(judged.int8) {
-            if let Some(population) = &sample.population {
-                groups.entry(population.clone()).or_default().push((sample.label, best(logits)));
-            }
-        }
-        let populations = groups.into_iter().map(|(name, pairs)| {
-            let metrics = Metrics::count(pairs);
-            (name, Population { n: metrics.n, accuracy: metrics.accuracy })
-        });
+        let temperature = manifest.calibration.temperature;
+        let probabilities =
+            |logits: &[f32; 4]| findings(logits, temperature).map(|finding| f64::from(finding.probability));
+        let int8_probabilities: Vec<[f64; 4]> = judged.int8.iter().map(Verdict::probabilities).collect();
+        let int8_logits: Vec<[f32; 4]> = judged.int8.iter().map(|verdict| verdict.logits).collect();
+        let float_probabilities: Option<Vec<[f64; 4]>> =
+            judged.float.map(|logits| logits.iter().map(probabilities).collect());
+        let answers = Answers {
+            truth: judged.samples.iter().map(|sample| sample.label).collect(),
+            int8: judged.int8.iter().map(Verdict::said).collect(),
+            float: float_probabilities.as_ref().map(|all| all.iter().map(best).collect()),
+        };
+        let populations: Vec<Option<String>> = judged.samples.iter().map(|sample| sample.population.clone()).collect();
+        let bootstrap = Bootstrap::new(answers.truth.len(), intervals::SEED);
+        let worth = |probabilities: &[[f64; 4]], logits: &[[f32; 4]]| {
+            Probabilities::new(probabilities, logits, &answers.truth, &bootstrap)
+        };
+        let float = answers.float.as_deref().map(|said| metrics(&answers.truth, said, &bootstrap));
+        let cost = answers
+            .float
+            .as_deref()
+            .zip(float_probabilities.as_deref())
+            .map(|(said, probabilities)| cost(&answers, said, (&int8_probabilities, probabilities), &bootstrap));
+        let abstention = Abstention::new(judged.int8, &answers.truth, &answers.int8);
+        let n = answers.truth.len();
         Self {
             schema: SCHEMA.into(),
             model: manifest.name.clone(),
             version: manifest.version.clone(),
+            network_sha256: manifest.files.get(MODEL_FILE).cloned().unwrap_or_default(),
             preprocessing: manifest.input.preprocessing.clone(),
             backend: backend.into(),
             split,
-            n: int8.n,
-            abstained: unsure as f64 / int8.n.max(1) as f64,
+            n,
+            statements: Vec::new(),
+            int8: metrics(&answers.truth, &answers.int8, &bootstrap),
             float: float.map(|metrics| FloatFigures { source: Source::Measured, metrics }),
-            int8,
             cost,
-            populations: populations.collect(),
+            int8_probabilities: worth(&int8_probabilities, &int8_logits),
+            float_probabilities: float_probabilities.as_deref().zip(judged.float).map(|(p, logits)| worth(p, logits)),
+            abstained: ratio(abstention.abstained, n),
+            abstention,
+            populations: groups::groups(judged, &answers, &populations),
+            sources: groups::groups(judged, &answers, judged.sources),
+            source_alone: groups::source_alone(&answers.truth, judged.sources),
+            paediatric_normals: groups::paediatric_normals(judged, &answers),
+            robustness: None,
+            shortcuts: None,
+            quantization: None,
             refused: Vec::new(),
             notice: NOTICE.into(),
         }
     }
 
-    /// Tables that a person reads.
-    pub(crate) fn table(&self) -> String {
-        let split = self.split.as_deref().map_or_else(String::new, |split| format!(", split {split}"));
-        let mut out = format!("{} {}: {} images{split}\n", self.model, self.version, self.n);
-        out += &format!("\nint8 ({})  {}", self.backend, self.int8.table());
-        match &self.float {
-            Some(FloatFigures { source: Source::Measured, metrics }) => {
-                out += &format!("\nfloat, measured on the same images  {}", metrics.table());
-            }
-            Some(FloatFigures { source: Source::Recorded, metrics }) => {
-                out += &format!(
-                    "\nfloat, as recorded when the bundle was made, on its own test images (not measured now; give \
-                     --model to measure)  {}",
-                    metrics.table()
-                );
-            }
-            None => out += "\nfloat: unknown; give --model to measure it\n",
+    /// With the plain words that follow from all figures, to be called when these are complete.
+    pub(crate) fn stated(mut self) -> Self {
+        self.statements = statements::statements(&self);
+        self
+    }
+}
+
+impl Probabilities {
+    /// Of calibrated probabilities and of the logits behind them.
+    fn new(probabilities: &[[f64; 4]], logits: &[[f32; 4]], truth: &[Label], bootstrap: &Bootstrap) -> Self {
+        let plain: Vec<[f64; 4]> = logits.iter().map(|logits| softmax(logits, 1.0)).collect();
+        let class = |label: Label| {
+            let scores: Vec<f64> = probabilities.iter().map(|all| all[label as usize]).collect();
+            let of_class: Vec<bool> = truth.iter().map(|&truth| truth == label).collect();
+            Ranking::new(&scores, &of_class).figures(bootstrap)
+        };
+        Self {
+            calibrated: Reliability::new(probabilities, truth, bootstrap),
+            uncalibrated: Reliability::new(&plain, truth, bootstrap),
+            classes: Label::ALL.map(class).to_vec(),
         }
-        if let Some(cost) = &self.cost {
-            out += &format!(
-                "\nint8 against float: accuracy {:+.2} points, same label on {:.2} % of the images, probabilities differ \
-                 by {:.4} on average and {:.4} at most\n",
-                cost.accuracy_points,
-                100.0 * cost.label_agreement,
-                cost.mean_probability_difference,
-                cost.max_probability_difference
-            );
+    }
+}
+
+/// The figures of what was said, with bootstrap intervals.
+fn metrics(truth: &[Label], said: &[Label], bootstrap: &Bootstrap) -> Metrics {
+    let weighted = |weights: &[u16]| {
+        let mut confusion = [[0usize; 4]; 4];
+        for ((&truth, &said), &weight) in truth.iter().zip(said).zip(weights) {
+            confusion[truth as usize][said as usize] += usize::from(weight);
         }
-        for (name, population) in &self.populations {
-            out += &format!("population {name}: accuracy {:.4}, n {}\n", population.accuracy, population.n);
+        Metrics::of(confusion)
+    };
+    let mut metrics = weighted(&vec![1; truth.len()]);
+    metrics.macro_f1_ci95 = bootstrap.interval(|weights| Some(weighted(weights).macro_f1));
+    for class in &mut metrics.classes {
+        let f1 = |weights: &[u16]| Some(weighted(weights).classes[class.label as usize].f1);
+        class.f1_ci95 = bootstrap.interval(f1);
+    }
+    metrics
+}
+
+/// Int8 against float, whose labels are `float`; `probabilities` are those of both.
+fn cost(answers: &Answers, float: &[Label], probabilities: (&[[f64; 4]], &[[f64; 4]]), bootstrap: &Bootstrap) -> Cost {
+    let greatest = |(a, b): (&[f64; 4], &[f64; 4])| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f64, f64::max);
+    let differences: Vec<f64> = probabilities.0.iter().zip(probabilities.1).map(greatest).collect();
+    let n = differences.len();
+    let gain = |weights: &[u16]| {
+        let (mut sum, mut drawn) = (0i64, 0i64);
+        for (((truth, int8), float), &weight) in answers.truth.iter().zip(&answers.int8).zip(float).zip(weights) {
+            sum += (i64::from(int8 == truth) - i64::from(float == truth)) * i64::from(weight);
+            drawn += i64::from(weight);
         }
-        out += &format!("abstained on {:.2} % of the images\n", 100.0 * self.abstained);
-        for refused in &self.refused {
-            out += &format!("not judged: {refused}\n");
-        }
-        out + NOTICE + "\n"
+        100.0 * sum as f64 / drawn.max(1) as f64
+    };
+    let agree = answers.int8.iter().zip(float).filter(|(a, b)| a == b).count();
+    Cost {
+        label_agreement: ratio(agree, n),
+        label_agreement_ci95: wilson(agree, n),
+        accuracy_points: gain(&vec![1; n]),
+        accuracy_points_ci95: bootstrap.interval(|weights| Some(gain(weights))),
+        mean_probability_difference: differences.iter().sum::<f64>() / n.max(1) as f64,
+        max_probability_difference: differences.iter().copied().fold(0f64, f64::max),
     }
 }

@@ -59,6 +59,11 @@ impl Cache {
         Ok(Self { path, channels, known: Mutex::new((known, file)) })
     }
 
+    /// The folder it lies in.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     fn get(&self, key: &Key) -> Option<Vec<f32>> {
         self.locked().0.get(key).cloned()
     }

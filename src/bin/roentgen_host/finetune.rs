@@ -1,261 +1,281 @@
 //! Fine-tuning: the upper blocks of the trunk and the head together, on augmented images. Not the head alone on a frozen
 //! trunk (see `training`), which comes first and is where this starts from.
+//!
+//! # At full scale
+//!
+//! The 21 thousand images of the COVID-19 Radiography Database take 1 GB of memory as the 224 × 224 bytes that they
+//! are trained on; nothing else grows with their number. Fourteen passes are 300 thousand images: at the 3400 a second
+//! that PyTorch reached with these settings on one H100 a minute and a half of the GPU's time, on two CPU cores about
+//! a day. Augmentation takes 2 ms of a core for an image, so that such a GPU wants eight cores beside it, or `--copies`.
+//!
+//! One process trains on one device. The gradients of a step are a plain list of tensors ([`Net::gradients`]), and
+//! data-parallel training needs one more line there, the mean over the devices: burn 0.22 has it as
+//! `burn::tensor::distributed::all_reduce` within a `DistributedContext` (NCCL with the `cuda` feature), for the GPUs of
+//! one machine; its `Learner` knows the same as `ExecutionStrategy::ddp`. Each device then trains its own share of a
+//! batch, drawn by the same seed, and AdamW and the average go the same way on all of them. For GPUs of several machines
+//! burn 0.22 has no such reduction: its `remote` backend reaches them as devices, at the price of sending the gradients
+//! (57 MB a step from block 3 upwards) over the network.
 
-use crate::augment::{Strength, augment};
-use crate::dataset::Sample;
+use crate::adamw::AdamW;
+use crate::checkpoint::{Chosen, State};
+use crate::curves;
+use crate::draw::{Images, Plan, Step, kept, loader};
+use crate::frozen::Frozen;
+use crate::history::{self, Epoch};
 use crate::metrics::{Metrics, best, negative_log_likelihood};
-use crate::model::{conv2d, numbers};
+use crate::model::numbers;
+use crate::network::{Layer, Net, Precision, Stack};
 use crate::progress::Progress;
-use crate::random::SplitMix;
-use crate::weights::{FloatConv, FloatModel};
+use crate::settings::Settings;
+use crate::weights::FloatModel;
 use anyhow::{Context, Result, ensure};
-use burn::module::Module;
-use burn::nn::conv::Conv2d;
-use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::{Dropout, DropoutConfig};
-use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::MaxPoolOptions;
-use burn::tensor::{Device, Int, Tensor as Burn, TensorData, activation::relu};
-use rayon::prelude::*;
-use roentgen::report::Label;
-use std::io::Write;
-use std::path::Path;
-use std::sync::mpsc::{Receiver, sync_channel};
+use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
+use burn::tensor::{Device, Int, Tensor as Burn, TensorData};
+use roentgen::network::vgg::INPUT_SIZE;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// How to fine-tune.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Settings {
-    /// Passes of fine-tuning over as many images as the training split has
-    #[arg(long, default_value_t = 14)]
-    pub(crate) fine_epochs: usize,
-    /// Greatest step size of AdamW while fine-tuning, reached after the warm-up and lowered along a cosine
-    #[arg(long, default_value_t = 6e-5)]
-    pub(crate) fine_lr: f64,
-    /// AdamW's weight decay while fine-tuning
-    #[arg(long, default_value_t = 0.02)]
-    pub(crate) fine_weight_decay: f32,
-    /// Images a step while fine-tuning
-    #[arg(long, default_value_t = 64)]
-    pub(crate) fine_batch: usize,
-    /// Share of the truth that is spread over all classes, 0..1
-    #[arg(long, default_value_t = 0.05)]
-    pub(crate) label_smoothing: f32,
-    /// Share of the last features that are dropped at random, 0..1
-    #[arg(long, default_value_t = 0.3)]
-    pub(crate) dropout: f64,
-    /// How far classes are evened out when images are drawn: 0 as they are, 1 every class equally often
-    #[arg(long, default_value_t = 0.5)]
-    pub(crate) balance: f64,
-    /// How slowly the averaged weights follow the trained ones, 0..1 (exponential moving average a step)
-    #[arg(long, default_value_t = 0.998)]
-    pub(crate) average: f64,
-    /// How strongly training images are changed, 0..1: more is harder to learn and withstands more
-    #[arg(long, default_value_t = 0.5)]
-    pub(crate) augmentation: f32,
-    /// Fit the run into so many minutes: the schedule follows the clock where that is ahead of the passes
-    #[arg(long)]
-    pub(crate) minutes: Option<f64>,
-    /// Where a line of figures is written after every pass (CSV)
-    #[arg(long)]
-    pub(crate) log: Option<std::path::PathBuf>,
+/// Where the checkpoint of a run that writes `out` lies.
+pub(crate) fn checkpoint_path(out: &Path) -> PathBuf {
+    out.with_added_extension("checkpoint")
 }
 
-impl Settings {
-    /// The settings that shape the model, for its notes.
-    pub(crate) fn words(&self) -> String {
-        format!(
-            "AdamW, lr {}, weight decay {}, batch {}, label smoothing {}, dropout {}, balance {}, average {}, \
-             augmentation {}",
-            self.fine_lr,
-            self.fine_weight_decay,
-            self.fine_batch,
-            self.label_smoothing,
-            self.dropout,
-            self.balance,
-            self.average,
-            self.augmentation
-        )
-    }
+/// What is to be fine-tuned, on what, and where results go.
+pub(crate) struct Job<'a> {
+    /// The model, its head trained.
+    pub(crate) model: FloatModel,
+    /// The lowest block that is trained, 1 to 5.
+    pub(crate) first_block: usize,
+    /// What is trained on.
+    pub(crate) train: Images,
+    /// What the best pass is chosen by.
+    pub(crate) val: &'a Images,
+    /// How.
+    pub(crate) settings: &'a Settings,
+    /// Where all chance comes from.
+    pub(crate) seed: u64,
+    /// The model's file; the checkpoint lies beside it.
+    pub(crate) out: &'a Path,
+    /// Where what the frozen blocks give is kept.
+    pub(crate) cache: &'a Path,
 }
 
-/// The part that is trained: upper convolutions and head.
-#[derive(Module, Debug)]
-struct Net {
-    convs: Vec<Conv2d>,
-    dropout: Dropout,
-    head: Conv2d,
-    #[module(skip)]
-    pools: Vec<bool>,
-}
-
-impl Net {
-    /// Logits (batch × 4) of what the frozen part gives.
-    fn forward(&self, x: Burn<4>) -> Burn<2> {
-        let features = self.dropout.forward(convolve(&self.convs, &self.pools, x));
-        let map = self.head.forward(features);
-        let [batch, classes, rows, columns] = map.dims();
-        map.reshape([batch, classes, rows * columns]).mean_dim(2).reshape([batch, classes])
-    }
-}
-
-fn convolve(convs: &[Conv2d], pools: &[bool], mut x: Burn<4>) -> Burn<4> {
-    for (conv, &pool) in convs.iter().zip(pools) {
-        x = relu(conv.forward(x));
-        if pool {
-            x = max_pool2d(x, MaxPoolOptions::new([2, 2]));
-        }
-    }
-    x
-}
-
-/// The part below, which is only run.
-struct Frozen {
-    convs: Vec<Conv2d>,
-    pools: Vec<bool>,
-    device: Device,
-}
-
-impl Frozen {
-    fn forward(&self, images: &[Vec<u8>]) -> Burn<4> {
-        let views: Vec<&[u8]> = images.iter().map(Vec::as_slice).collect();
-        convolve(&self.convs, &self.pools, crate::model::batch(&views, &self.device))
-    }
-}
-
-/// Labelled images in memory.
-pub(crate) struct Images {
-    inputs: Vec<Vec<u8>>,
-    labels: Vec<Label>,
-}
-
-impl Images {
-    /// Reads and preprocesses every sample.
-    pub(crate) fn read(samples: &[Sample]) -> Result<Self> {
-        let inputs = samples.par_iter().map(Sample::input).collect::<Result<_>>()?;
-        Ok(Self { inputs, labels: samples.iter().map(|sample| sample.label).collect() })
-    }
-}
-
-/// One step's images, augmented, with their labels.
-struct Step {
-    images: Vec<Vec<u8>>,
-    labels: Vec<Label>,
-}
-
-/// Fine-tunes `model` from block `first_block` (1 to 5) upwards; returns the averaged weights that were best on `val`,
-/// and their logits on it.
-pub(crate) fn finetune(
-    mut model: FloatModel,
-    first_block: usize,
-    train: Images,
-    val: &Images,
-    settings: &Settings,
+/// What stays the same in all steps of a run.
+struct Run<'a> {
+    settings: &'a Settings,
     seed: u64,
-    out: &Path,
-) -> Result<(FloatModel, Vec<[f32; 4]>)> {
-    ensure!((0.0..=1.0).contains(&settings.augmentation), "--augmentation goes from 0 to 1");
-    ensure!(settings.fine_batch > 0 && settings.fine_epochs > 0, "--fine-batch and --fine-epochs must be at least 1");
-    let plain = crate::device::device();
-    let device = plain.clone().autodiff();
+    device: Device,
+    frozen: Frozen,
+    loss: CrossEntropyLoss,
+}
+
+/// Fine-tunes a model from a block upwards; returns it with the averaged weights that were best on `val` (accuracy plus
+/// macro F1), and their logits on it, computed in f32.
+pub(crate) fn finetune(job: Job<'_>) -> Result<(FloatModel, Vec<[f32; 4]>)> {
+    let Job { mut model, first_block, train, val, settings, seed, out, cache } = job;
+    settings.check()?;
+    let device = crate::device::device();
     let split = model.trunk.iter().position(|conv| conv.block() >= Some(first_block)).context("no such block")?;
-    let pools: Vec<bool> = (0..model.trunk.len()).map(|index| model.pools_after(index)).collect();
-    let head = model.trained_head(out)?.clone();
-    let frozen = Frozen {
-        convs: model.trunk[..split].iter().map(|conv| conv2d(conv, &plain)).collect(),
-        pools: pools[..split].to_vec(),
-        device: plain.clone(),
+    let net = Net {
+        stack: Stack::new(&model, split..model.trunk.len(), settings.precision, &device),
+        head: Layer::new(model.trained_head(out)?, &device),
     };
-    let mut net = Net {
-        convs: model.trunk[split..].iter().map(|conv| conv2d(conv, &device)).collect(),
-        dropout: DropoutConfig::new(settings.dropout).init(),
-        head: conv2d(&head, &device),
-        pools: pools[split..].to_vec(),
+    let run = Run {
+        settings,
+        seed,
+        frozen: Frozen::open(&model, split, [&train, val], settings, seed, cache)?,
+        loss: CrossEntropyLossConfig::new().with_smoothing(Some(settings.label_smoothing)).init(&device),
+        device,
     };
-    let mut averaged = net.valid();
+    let checkpoint = checkpoint_path(out);
+    let fingerprint = fingerprint(&model, split, &train, settings, seed);
+    let mut state = run.begin(net, &checkpoint, &fingerprint)?;
     let steps_an_epoch = train.inputs.len().div_ceil(settings.fine_batch);
     let total = steps_an_epoch * settings.fine_epochs;
-    let batches = loader(train, settings, seed, total);
-    let loss = CrossEntropyLossConfig::new().with_smoothing(Some(settings.label_smoothing)).init(&device);
-    let mut optimizer = AdamWConfig::new().with_weight_decay(settings.fine_weight_decay).init();
-    let mut log = settings.log.as_deref().map(start_log).transpose()?;
+    let (batch, balance, augmentation, copies) =
+        (settings.fine_batch, settings.balance, settings.augmentation, settings.copies);
+    let plan = Plan { batch, balance, augmentation, copies, seed };
+    let batches = loader(train, plan, state.done..total, run.frozen.cache());
+    let before = state.minutes;
     let mut started = Instant::now();
-    let mut part = 0.0;
-    let mut chosen: Option<(f64, Vec<[f32; 4]>)> = None;
+    let mut saved = Instant::now();
+    let mut first_step = true;
+    let mut over = state.done >= total;
 
-    for epoch in 0..settings.fine_epochs {
-        let progress = Progress::start(&format!("epoch {}", epoch + 1), steps_an_epoch);
-        let mut losses = Vec::new();
-        for index in 0..steps_an_epoch {
-            let at = epoch * steps_an_epoch + index;
-            if at == 1 {
+    while !over {
+        let epoch = state.done / steps_an_epoch;
+        let left = (epoch + 1) * steps_an_epoch - state.done;
+        let progress = Progress::start(&format!("epoch {}", epoch + 1), left * batch);
+        while !over && state.done < (epoch + 1) * steps_an_epoch {
+            let clock = settings.minutes.map_or(0.0, |most| state.minutes / most);
+            let part = clock.max(state.done as f64 / total as f64);
+            if part >= 1.0 {
+                over = true;
+                break;
+            }
+            // Reading a number waits for a GPU: every tenth loss is enough to see a run go wrong.
+            let watched = (state.done % steps_an_epoch).is_multiple_of(10);
+            run.step(&mut state, batches.recv().context("the loader of images stopped")?, part, watched)?;
+            if std::mem::take(&mut first_step) {
                 // A GPU's kernels are compiled and chosen in the first step: minutes that say nothing about the rest.
                 started = Instant::now();
             }
-            let clock = settings.minutes.map_or(0.0, |most| started.elapsed().as_secs_f64() / 60.0 / most);
-            part = clock.max(at as f64 / total as f64);
-            if part >= 1.0 {
-                break;
+            state.minutes = before + started.elapsed().as_secs_f64() / 60.0;
+            progress.advance(batch);
+            // At the end of a pass the checkpoint comes after its figures, so that a resumed run cannot miss them.
+            let within = !state.done.is_multiple_of(steps_an_epoch);
+            if within && saved.elapsed().as_secs_f64() > 60.0 * settings.checkpoint_minutes {
+                state.save(&checkpoint, &fingerprint)?;
+                saved = Instant::now();
             }
-            let Step { images, labels } = batches.recv().context("the loader of images stopped")?;
-            let x = frozen.forward(&images).autodiff();
-            let y: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
-            let y = Burn::<1, Int>::from_data(TensorData::new(y, [labels.len()]), &device);
-            let value = loss.forward(net.forward(x), y);
-            // Reading a number waits for the GPU: every tenth is enough to see a run go wrong.
-            if at.is_multiple_of(10) {
-                losses.push(numbers(value.clone().inner().reshape([1]))?[0]);
-            }
-            let gradients = GradientsParams::from_grads(value.backward(), &net);
-            net = optimizer.step(learning_rate(settings.fine_lr, part), net, gradients);
-            // Early averages would hold on to the start for too long.
-            let decay = settings.average.min((1.0 + at as f64) / (10.0 + at as f64));
-            averaged = average(averaged, &net, decay);
-            progress.advance(1);
         }
         progress.finish();
-        let logits = judge(&frozen, &averaged, val, settings.fine_batch)?;
-        let metrics = Metrics::count(val.labels.iter().copied().zip(logits.iter().map(best)));
-        let nll = negative_log_likelihood(&logits, &val.labels, 1.0);
-        let mean_loss = losses.iter().sum::<f32>() / losses.len().max(1) as f32;
-        let minutes = started.elapsed().as_secs_f64() / 60.0;
-        println!(
-            "epoch {:3}: loss {mean_loss:.4}, val accuracy {:.4}, macro F1 {:.4}, nll {nll:.4}, recall {:?}, {minutes:.1} min",
-            epoch + 1,
-            metrics.accuracy,
-            metrics.macro_f1,
-            metrics.classes.iter().map(|class| (class.recall * 1000.0).round() / 1000.0).collect::<Vec<_>>(),
-        );
-        if let Some(log) = &mut log {
-            writeln!(log, "{},{mean_loss},{},{},{nll},{minutes}", epoch + 1, metrics.accuracy, metrics.macro_f1)
-                .context("cannot write the log")?;
-        }
-        ensure!(mean_loss.is_finite(), "the loss is no number any more: try a smaller --fine-lr");
-        let score = metrics.accuracy + metrics.macro_f1;
-        if chosen.as_ref().is_none_or(|(best, _)| score >= *best) {
-            chosen = Some((score, logits));
-            for (conv, trained) in model.trunk[split..].iter_mut().zip(&averaged.convs) {
-                take(conv, trained)?;
-            }
-            let mut new_head = head.clone();
-            take(&mut new_head, &averaged.head)?;
-            model.head = Some(new_head);
-            model.notes.insert("fine_tuned_epoch".into(), (epoch + 1).to_string());
+        over |= state.done >= total;
+        run.finish_epoch(&mut state, epoch + 1, val)?;
+        if let Some(chosen) = state.chosen.as_ref().filter(|chosen| chosen.epoch == epoch + 1) {
+            take(&mut model, split, chosen)?;
             model.save(out)?;
         }
-        if part >= 1.0 {
-            break;
+        if let Some(log) = &settings.log {
+            crate::write_whole(log, history::csv(&state.history).as_bytes())?;
+            crate::write_whole(&log.with_extension("svg"), curves::svg(&state.history).as_bytes())?;
         }
+        state.save(&checkpoint, &fingerprint)?;
+        saved = Instant::now();
     }
-    let (_, logits) = chosen.context("no pass was finished")?;
+
+    let chosen = state.chosen.context("no pass was finished")?;
+    println!("Chosen: the averaged weights after epoch {}", chosen.epoch);
+    take(&mut model, split, &chosen)?;
+    let exact = Run { frozen: Frozen::exact(&model, split), ..run };
+    let logits = exact.judge(&chosen.net.with_precision(Precision::F32), val)?;
     Ok((model, logits))
 }
 
-fn start_log(path: &Path) -> Result<std::fs::File> {
-    let mut file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    writeln!(file, "epoch,loss,val_accuracy,val_macro_f1,val_nll,minutes").context("cannot write the log")?;
-    Ok(file)
+/// Puts the chosen weights into the model.
+fn take(model: &mut FloatModel, split: usize, chosen: &Chosen) -> Result<()> {
+    for (conv, layer) in model.trunk[split..].iter_mut().chain(model.head.as_mut()).zip(chosen.net.layers()) {
+        layer.store(conv)?;
+    }
+    model.notes.insert("fine_tuned_epoch".into(), chosen.epoch.to_string());
+    Ok(())
+}
+
+impl Run<'_> {
+    /// A state with nothing done, or that of the checkpoint.
+    fn begin(&self, net: Net, checkpoint: &Path, fingerprint: &str) -> Result<State> {
+        let decay = self.settings.fine_weight_decay;
+        if !checkpoint.exists() {
+            let optimizer = AdamW::new(&net, decay);
+            return Ok(State {
+                done: 0,
+                minutes: 0.0,
+                losses: (0.0, 0),
+                history: Vec::new(),
+                averaged: net.clone(),
+                net,
+                optimizer,
+                chosen: None,
+            });
+        }
+        ensure!(
+            self.settings.resume,
+            "{} is the checkpoint of a run that was not finished: go on with it by --resume, or delete it",
+            checkpoint.display()
+        );
+        let state = State::load(checkpoint, fingerprint, &net, decay, &self.device)?;
+        println!("Going on after step {} of {}", state.done, checkpoint.display());
+        Ok(state)
+    }
+
+    /// One step of AdamW and of the average, when `part` (0..1) of the run is over; its loss is read if it is `watched`.
+    fn step(&self, state: &mut State, step: Step, part: f64, watched: bool) -> Result<()> {
+        let x = self.frozen.forward(&step.inputs, &step.records)?;
+        let labels: Vec<i32> = step.labels.iter().map(|&label| label as i32).collect();
+        let y = Burn::<1, Int>::from_data(TensorData::new(labels, [step.labels.len()]), &self.device);
+        let tracked = state.net.tracked();
+        let logits = tracked.forward(x.autodiff(), self.dropout(&tracked, state.done, step.labels.len()));
+        let value = self.loss.forward(logits, y.autodiff());
+        if watched {
+            let value = f64::from(numbers(value.clone().inner().reshape([1]))?[0]);
+            ensure!(value.is_finite(), "the loss is no number any more: try a smaller --fine-lr");
+            state.losses = (state.losses.0 + value, state.losses.1 + 1);
+        }
+        let gradients = tracked.gradients(value.backward()).context("burn gave no gradient for a layer")?;
+        let rate = learning_rate(self.settings.fine_lr, part);
+        state.net = state.optimizer.step(&state.net, &gradients, rate);
+        // Early averages would hold on to the start for too long.
+        let decay = self.settings.average.min((1.0 + state.done as f64) / (10.0 + state.done as f64));
+        state.averaged = state.averaged.blend(&state.net, decay);
+        state.done += 1;
+        Ok(())
+    }
+
+    /// Judges the averaged weights on `val`, tells and records it, and keeps them if they are the best so far.
+    fn finish_epoch(&self, state: &mut State, epoch: usize, val: &Images) -> Result<()> {
+        let logits = self.judge(&state.averaged, val)?;
+        let metrics = Metrics::count(val.labels.iter().copied().zip(logits.iter().map(best)));
+        let (sum, count) = std::mem::take(&mut state.losses);
+        let figures = Epoch {
+            epoch,
+            loss: sum / count.max(1) as f64,
+            accuracy: metrics.accuracy,
+            macro_f1: metrics.macro_f1,
+            nll: negative_log_likelihood(&logits, &val.labels, 1.0),
+            minutes: state.minutes,
+        };
+        println!(
+            "epoch {epoch:3}: loss {:.4}, val accuracy {:.4}, macro F1 {:.4}, nll {:.4}, recall {:?}, {:.1} min",
+            figures.loss,
+            figures.accuracy,
+            figures.macro_f1,
+            figures.nll,
+            metrics.classes.iter().map(|class| (class.recall * 1000.0).round() / 1000.0).collect::<Vec<_>>(),
+            figures.minutes
+        );
+        state.history.push(figures);
+        let score = metrics.accuracy + metrics.macro_f1;
+        if state.chosen.as_ref().is_none_or(|chosen| score >= chosen.score) {
+            state.chosen = Some(Chosen { score, epoch, net: state.averaged.clone() });
+        }
+        Ok(())
+    }
+
+    /// Logits of every image.
+    fn judge(&self, net: &Net, images: &Images) -> Result<Vec<[f32; 4]>> {
+        let mut all = Vec::with_capacity(images.inputs.len());
+        for (index, chunk) in images.inputs.chunks(self.settings.fine_batch).enumerate() {
+            let (inputs, records) = self.frozen.val(index * self.settings.fine_batch, chunk);
+            let logits = numbers(net.forward(self.frozen.forward(&inputs, &records)?, None))?;
+            all.extend(logits.as_chunks::<4>().0);
+        }
+        Ok(all)
+    }
+
+    /// What the last feature map of a step is multiplied with.
+    fn dropout(&self, net: &Net, step: usize, batch: usize) -> Option<Burn<4>> {
+        let [_, channels, ..] = net.head.weight.dims();
+        let side = INPUT_SIZE >> crate::weights::BLOCKS;
+        let shape = [batch, channels, side, side];
+        let dropped = self.settings.dropout;
+        (dropped > 0.0).then(|| {
+            let kept = kept(self.seed, step, shape.iter().product(), dropped);
+            Burn::<4>::from_data(TensorData::new(kept, shape), &self.device).autodiff()
+        })
+    }
+}
+
+/// What tells one run from another: SHA-256 (hex) of everything that shapes its steps, but not of what only rounds.
+fn fingerprint(model: &FloatModel, split: usize, train: &Images, settings: &Settings, seed: u64) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!("{split} {seed} {} {:?} {}", settings.fine_epochs, settings.minutes, settings.words()));
+    hash.update(model.trunk_sha256());
+    for (input, label) in train.inputs.iter().zip(&train.labels) {
+        hash.update(input);
+        hash.update([*label as u8]);
+    }
+    crate::hex(&hash.finalize())
 }
 
 /// The step size when `part` (0..1) of the run is over: warm-up over the first twentieth, then half a cosine down to a
@@ -269,103 +289,6 @@ fn learning_rate(greatest: f64, part: f64) -> f64 {
     greatest * (0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * part.min(1.0)).cos()))
 }
 
-/// Makes augmented steps ahead of the training, on all cores.
-fn loader(train: Images, settings: &Settings, seed: u64, total: usize) -> Receiver<Step> {
-    let (sender, receiver) = sync_channel(4);
-    let (batch, balance) = (settings.fine_batch, settings.balance);
-    let strength = Strength::scaled(settings.augmentation);
-    std::thread::spawn(move || {
-        let mut random = SplitMix::of(&[seed, 0xa6]);
-        let mut queues = Draw::new(&train.labels, balance);
-        for step in 0..total {
-            let chosen: Vec<usize> = (0..batch).map(|_| queues.next(&mut random)).collect();
-            let images = chosen
-                .par_iter()
-                .enumerate()
-                .map(|(place, &index)| {
-                    let mut random = SplitMix::of(&[seed, step as u64, place as u64]);
-                    augment(&train.inputs[index], &strength, &mut random)
-                })
-                .collect();
-            let labels = chosen.iter().map(|&index| train.labels[index]).collect();
-            if sender.send(Step { images, labels }).is_err() {
-                // The training ended early.
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// Draws images: the class by chance, then the next image of the class's shuffled pile.
-struct Draw {
-    piles: Vec<Vec<usize>>,
-    left: Vec<Vec<usize>>,
-    shares: Vec<f64>,
-}
-
-impl Draw {
-    fn new(labels: &[Label], balance: f64) -> Self {
-        let piles: Vec<Vec<usize>> = Label::ALL
-            .into_iter()
-            .map(|label| (0..labels.len()).filter(|&index| labels[index] == label).collect::<Vec<_>>())
-            .filter(|pile| !pile.is_empty())
-            .collect();
-        let shares = piles.iter().map(|pile| (pile.len() as f64).powf(1.0 - balance)).collect();
-        let left = vec![Vec::new(); piles.len()];
-        Self { piles, left, shares }
-    }
-
-    fn next(&mut self, random: &mut SplitMix) -> usize {
-        let sum: f64 = self.shares.iter().sum();
-        let mut at = f64::from(random.uniform(0.0, 1.0)) * sum;
-        let mut class = 0;
-        while class + 1 < self.shares.len() && at >= self.shares[class] {
-            at -= self.shares[class];
-            class += 1;
-        }
-        if self.left[class].is_empty() {
-            self.left[class] = self.piles[class].clone();
-            random.shuffle(&mut self.left[class]);
-        }
-        self.left[class].pop().unwrap_or_default()
-    }
-}
-
-/// Moves the averaged weights towards the trained ones.
-fn average(averaged: Net, trained: &Net, decay: f64) -> Net {
-    let trained = trained.valid();
-    let blend = |old: Conv2d, new: &Conv2d| {
-        let mut conv = old;
-        conv.weight = conv.weight.map(|w| w.mul_scalar(decay) + new.weight.val().mul_scalar(1.0 - decay));
-        if let (Some(old), Some(new)) = (conv.bias.take(), &new.bias) {
-            conv.bias = Some(old.map(|b| b.mul_scalar(decay) + new.val().mul_scalar(1.0 - decay)));
-        }
-        conv
-    };
-    Net {
-        convs: averaged.convs.into_iter().zip(&trained.convs).map(|(old, new)| blend(old, new)).collect(),
-        dropout: averaged.dropout,
-        head: blend(averaged.head, &trained.head),
-        pools: averaged.pools,
-    }
-}
-
-fn judge(frozen: &Frozen, net: &Net, images: &Images, batch: usize) -> Result<Vec<[f32; 4]>> {
-    let mut all = Vec::with_capacity(images.inputs.len());
-    for chunk in images.inputs.chunks(batch) {
-        let logits = numbers(net.forward(frozen.forward(chunk)))?;
-        all.extend(logits.as_chunks::<4>().0);
-    }
-    Ok(all)
-}
-
-fn take(conv: &mut FloatConv, trained: &Conv2d) -> Result<()> {
-    conv.weights = numbers(trained.weight.val())?;
-    conv.bias = numbers(trained.bias.as_ref().context("a convolution lost its bias")?.val())?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,18 +298,5 @@ mod tests {
         let rate = |at: u32| learning_rate(1.0, f64::from(at) / 1000.0);
         assert!(rate(0) < 0.05 && (rate(50) - 1.0).abs() < 1e-3 && rate(1000) < 0.02);
         assert!((0..50).all(|at| rate(at + 1) >= rate(at)) && (50..1000).all(|at| rate(at + 1) <= rate(at)));
-    }
-
-    #[test]
-    fn drawing_evens_classes_out_as_told_and_sees_every_image() {
-        let labels: Vec<Label> = (0..1000).map(|i| if i < 900 { Label::Normal } else { Label::Covid }).collect();
-        for (balance, expected) in [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)] {
-            let mut draw = Draw::new(&labels, balance);
-            let mut random = SplitMix::new(7);
-            let drawn: Vec<usize> = (0..20_000).map(|_| draw.next(&mut random)).collect();
-            let share = drawn.iter().filter(|&&index| index >= 900).count() as f64 / drawn.len() as f64;
-            assert!((share - expected).abs() < 0.02, "{balance}: {share}");
-            assert_eq!(drawn.into_iter().collect::<std::collections::BTreeSet<_>>().len(), 1000);
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! `roentgen-host import`: other people's VGG16 weights → our float model, its first layer folded to grey.
 
-use crate::fold::{Convention, fold, measure};
+use crate::fold::{Convention, FoldDifference, fold, measure};
 use crate::import_onnx;
 use crate::weights::{FloatModel, Numbers, from_named, read_safetensors};
 use anyhow::{Context, Result, bail};
@@ -22,17 +22,23 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
+/// Reads a trunk and folds its first layer to grey; says also how far the fold is from the original.
+pub(crate) fn import(weights: &Path, convention: Convention) -> Result<(FloatModel, FoldDifference)> {
+    let mut model = read(weights)?;
+    model.check(3).with_context(|| format!("{} is no VGG16 trunk", weights.display()))?;
+    let first = model.trunk.first().context("there is no first layer")?.clone();
+    let folded = fold(&first, convention)?;
+    let difference = measure(&first, &folded, convention, 32);
+    model.trunk[0] = folded;
+    model.notes.insert("source_sha256".into(), crate::hex(&Sha256::digest(crate::read(weights)?)));
+    model.notes.insert("convention".into(), convention.to_string());
+    model.check(1)?;
+    Ok((model, difference))
+}
+
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut model = read(&args.weights)?;
-    model.check(3).with_context(|| format!("{} is no VGG16 trunk", args.weights.display()))?;
-    let first = model.trunk.first().context("there is no first layer")?.clone();
-    let folded = fold(&first, args.convention)?;
-    let difference = measure(&first, &folded, args.convention, 32);
-    model.trunk[0] = folded;
-    model.notes.insert("source_sha256".into(), crate::hex(&Sha256::digest(crate::read(&args.weights)?)));
-    model.notes.insert("convention".into(), args.convention.to_string());
-    model.check(1)?;
+    let (model, difference) = import(&args.weights, args.convention)?;
     model.save(&args.out)?;
 
     let weights: usize = model.trunk.iter().map(|conv| conv.weights.len()).sum();

@@ -2,6 +2,7 @@
 //! `evaluation`).
 
 use crate::dataset::Sample;
+use crate::metrics::best;
 use crate::progress::Progress;
 use anyhow::{Result, anyhow, ensure};
 use roentgen::assess::{Assessor, Config, Seen};
@@ -10,7 +11,7 @@ use roentgen::classifier::Classifier;
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::Radiograph;
-use roentgen::report::{Decision, Finding};
+use roentgen::report::{Decision, Finding, Label};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -25,6 +26,18 @@ pub(crate) struct Verdict {
     pub(crate) findings: [Finding; 4],
     /// The label, or why none.
     pub(crate) decision: Decision,
+}
+
+impl Verdict {
+    /// The calibrated probabilities, in the order of [`Label::ALL`].
+    pub(crate) fn probabilities(&self) -> [f64; 4] {
+        self.findings.map(|finding| f64::from(finding.probability))
+    }
+
+    /// The most probable label (the first of equals), whether or not the box would report it.
+    pub(crate) fn said(&self) -> Label {
+        best(&self.findings.map(|finding| finding.probability))
+    }
 }
 
 /// What came of a set of samples.

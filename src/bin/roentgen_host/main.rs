@@ -1,26 +1,46 @@
 //! `roentgen-host`: makes model bundles on a host. Not part of what a box runs.
 
+mod adamw;
 mod augment;
 mod calibrate;
+mod card;
+mod checkpoint;
 mod correct;
+mod curves;
 mod dataset;
 mod device;
+mod draw;
 mod evaluate;
 mod evaluation;
 mod features;
 mod finetune;
 mod fit;
 mod fold;
+mod frozen;
+mod history;
 mod import;
 mod import_onnx;
 mod judge;
+mod keygen;
+mod lower_cache;
 mod metrics;
 mod model;
+mod network;
 mod pack;
+mod page;
 mod progress;
+mod quantization;
 mod quantize;
 mod random;
+mod robustness;
+mod round;
+mod scratch;
+mod settings;
+mod sign;
+mod sqnr;
 mod standardize;
+mod start;
+mod tflite;
 mod training;
 mod weights;
 
@@ -36,6 +56,9 @@ use std::path::Path;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Where tensors are computed
+    #[arg(long, global = true, value_enum, default_value_t = device::Choice::Auto)]
+    device: device::Choice,
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,16 +71,24 @@ enum Command {
     Quantize(pack::Args),
     /// Fit temperature, gates and threshold of a bundle again
     Fit(fit::Args),
+    /// Make a pair of keys to sign bundles with
+    Keygen(keygen::Args),
+    /// Sign a bundle
+    Pack(sign::Args),
     /// Measure a bundle on labelled images
     Evaluate(evaluate::Args),
 }
 
 fn main() -> Result<()> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    device::choose(cli.device)?;
+    match cli.command {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
         Command::Quantize(args) => pack::run(&args),
         Command::Fit(args) => fit::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Pack(args) => sign::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
     }
 }

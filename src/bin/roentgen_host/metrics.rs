@@ -1,5 +1,6 @@
 //! How right a classifier was: the confusion matrix and what follows from it. Not the running of one.
 
+use crate::evaluation::intervals::{Interval, wilson};
 use roentgen::assess::softmax;
 use roentgen::report::Label;
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,14 @@ pub(crate) struct Metrics {
     pub(crate) n: usize,
     /// Share of them whose most probable label is the true one, 0..=1.
     pub(crate) accuracy: f64,
+    /// Wilson interval of it.
+    #[serde(default = "unknown")]
+    pub(crate) accuracy_ci95: Interval,
     /// Mean of the classes' F1.
     pub(crate) macro_f1: f64,
+    /// Bootstrap interval of it, where one was asked for.
+    #[serde(default)]
+    pub(crate) macro_f1_ci95: Option<Interval>,
     /// One entry a class, in the order of the network's outputs.
     pub(crate) classes: Vec<ClassMetrics>,
     /// `confusion[truth][said]`: counts of images.
@@ -28,10 +35,24 @@ pub(crate) struct ClassMetrics {
     pub(crate) n: usize,
     /// Of the images said to be of the class, the share that is; 0 where none was said to be.
     pub(crate) precision: f64,
+    /// Wilson interval of it.
+    #[serde(default = "unknown")]
+    pub(crate) precision_ci95: Interval,
     /// Of the images of the class, the share that was found (sensitivity); 0 where there is none.
     pub(crate) recall: f64,
+    /// Wilson interval of it.
+    #[serde(default = "unknown")]
+    pub(crate) recall_ci95: Interval,
     /// Harmonic mean of the two.
     pub(crate) f1: f64,
+    /// Bootstrap interval of it, where one was asked for.
+    #[serde(default)]
+    pub(crate) f1_ci95: Option<Interval>,
+}
+
+/// The interval of a figure that an older report gives without one.
+fn unknown() -> Interval {
+    wilson(0, 0)
 }
 
 impl Metrics {
@@ -41,6 +62,11 @@ impl Metrics {
         for (truth, said) in pairs {
             confusion[truth as usize][said as usize] += 1;
         }
+        Self::of(confusion)
+    }
+
+    /// The figures of a confusion matrix `[truth][said]`.
+    pub(crate) fn of(confusion: [[usize; 4]; 4]) -> Self {
         let n: usize = confusion.iter().flatten().sum();
         let right: usize = (0..4).map(|i| confusion[i][i]).sum();
         let classes: Vec<ClassMetrics> = Label::ALL
@@ -54,15 +80,35 @@ impl Metrics {
                     label,
                     n: of_class,
                     precision: ratio(hits, said),
+                    precision_ci95: wilson(hits, said),
                     recall: ratio(hits, of_class),
+                    recall_ci95: wilson(hits, of_class),
                     f1: ratio(2 * hits, said + of_class),
+                    f1_ci95: None,
                 }
             })
             .collect();
         // Classes without a single image say nothing: they are left out of the mean.
         let present: Vec<f64> = classes.iter().filter(|class| class.n > 0).map(|class| class.f1).collect();
         let macro_f1 = if present.is_empty() { 0.0 } else { present.iter().sum::<f64>() / present.len() as f64 };
-        Self { n, accuracy: ratio(right, n), macro_f1, classes, confusion }
+        let (accuracy, accuracy_ci95) = (ratio(right, n), wilson(right, n));
+        Self { n, accuracy, accuracy_ci95, macro_f1, macro_f1_ci95: None, classes, confusion }
+    }
+
+    /// With the intervals that follow from the counts, for figures read from a report of before they stood there.
+    pub(crate) fn recounted(self) -> Self {
+        let mut counted = Self::of(self.confusion);
+        counted.macro_f1_ci95 = self.macro_f1_ci95;
+        for (counted, read) in counted.classes.iter_mut().zip(self.classes) {
+            counted.f1_ci95 = read.f1_ci95;
+        }
+        counted
+    }
+
+    /// Mean recall of the classes that have images: what a model that always says the same label cannot raise.
+    pub(crate) fn balanced_accuracy(&self) -> f64 {
+        let present: Vec<f64> = self.classes.iter().filter(|class| class.n > 0).map(|class| class.recall).collect();
+        present.iter().sum::<f64>() / present.len().max(1) as f64
     }
 
     /// A table that a person reads.
@@ -84,12 +130,13 @@ impl Metrics {
     }
 }
 
-fn ratio(part: usize, whole: usize) -> f64 {
+/// A share; 0 of nothing.
+pub(crate) fn ratio(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// The label of the greatest logit; the first one where several are equal.
-pub(crate) fn best(logits: &[f32; 4]) -> Label {
+/// The label of the greatest logit or probability; the first one where several are equal.
+pub(crate) fn best<T: PartialOrd>(logits: &[T; 4]) -> Label {
     let mut best = Label::ALL[0];
     for label in Label::ALL {
         if logits[label as usize] > logits[best as usize] {

@@ -1,24 +1,22 @@
 //! `roentgen-host quantize`: trained float model → bundle, with its golden vectors, its figures and its model card.
 
-use crate::dataset::{Dataset, Sample, Split, thin};
-use crate::evaluate::{Float, REPORT_FILE, evaluate};
-use crate::evaluation::Evaluation;
+use crate::dataset::{Dataset, Sample, Split};
+use crate::evaluate::{Depth, Float, PAGE_FILE, Plan, REPORT_FILE, evaluate};
+use crate::quantization::Quantized;
+use crate::round::Rounding;
+use crate::sign::SigningKey;
+use crate::sqnr::{QUANTIZATION_FILE, Record};
 use crate::weights::FloatModel;
-use crate::{calibrate, correct, fit, quantize, read};
+use crate::{card, fit, page, quantization, tflite};
 use anyhow::{Context, Result, bail, ensure};
-use roentgen::bundle::{BundleWriter, Manifest};
+use roentgen::bundle::{BundleWriter, Manifest, TFLITE_FILE};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
-use roentgen::report::{Label, NOTICE};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// How many phantoms become golden vectors.
 const GOLDEN: u64 = 3;
-
-/// How many of the calibration images correct the biases. Few are enough for a mean over all pixels, and the
-/// activations of all of them are held in memory: 26 MB an image.
-const CORRECTION: usize = 32;
 
 /// What `quantize` is told.
 #[derive(Debug, clap::Args)]
@@ -41,6 +39,9 @@ pub(crate) struct Args {
     /// Training images that ranges are measured on, all classes alike
     #[arg(long, default_value_t = 200)]
     calibration_images: usize,
+    /// How weights become integers
+    #[arg(long, value_enum, default_value_t = Rounding::Learned)]
+    rounding: Rounding,
     /// The seed given to train: divides data that has no splits
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -50,48 +51,66 @@ pub(crate) struct Args {
     /// Markdown that becomes the model card (README.md), before the figures
     #[arg(long)]
     card: Option<PathBuf>,
+    /// Sign the bundle with this secret key of `roentgen-host keygen` or `minisign -G`
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
     /// A line of provenance, e.g. "data=whose images, under which terms"; may be repeated
     #[arg(long = "provenance", value_name = "KEY=TEXT")]
     provenance: Vec<String>,
     #[command(flatten)]
     fit: fit::Options,
+    #[command(flatten)]
+    depth: Depth,
 }
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // Asked for its password now, not after the work.
+    let key = args.sign.as_deref().map(SigningKey::load).transpose()?;
     let model = FloatModel::load(&args.model)?;
     let head = model.trained_head(&args.model)?.clone();
     let mut data = Dataset::open(&args.data)?;
     data.assign_splits(args.seed);
-    let calibration = thin(&data.of(Split::Train), args.calibration_images.div_ceil(Label::ALL.len()));
-    let test = data.of(Split::Test);
-    for (samples, split) in [(&calibration, Split::Train), (&test, Split::Test)] {
+    let (train, test) = (data.of(Split::Train), data.of(Split::Test));
+    for (samples, split) in [(&train, Split::Train), (&test, Split::Test)] {
         ensure!(!samples.is_empty(), "{} holds no image for {split}", args.data.display());
     }
 
-    let ranges = calibrate::ranges(&model, &head, &calibration)?;
-    let few = thin(&calibration, CORRECTION / Label::ALL.len());
-    let inputs = few.iter().map(Sample::input).collect::<Result<Vec<_>>>()?;
-    let (corrected, head) = correct::correct(&model, &head, &ranges, &inputs)?;
-    let network = quantize::quantize(&corrected, &head, &ranges);
+    let Quantized { network, mut record } =
+        quantization::run(&model, &head, &train, args.calibration_images, args.rounding)?;
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
-    manifest.provenance = provenance(args, &model, &data.samples, calibration.len())?;
+    manifest.provenance = provenance(args, &model, &data.samples, &record)?;
     let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
-    let writer = BundleWriter::new(manifest, &network, &golden)?;
+    let writer = BundleWriter::new(manifest, &network, &golden)?.file(TFLITE_FILE, tflite::write(&network));
 
     // Temperature, gates and figures are those of the very network that is packed: it is written without them and run.
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let draft = folder.path().join("draft");
     let fitted = fit::fit(&writer.clone().write(&draft)?, &data, &args.fit)?;
     let writer = fitted.into(writer)?;
-    let draft = writer.clone().write(&draft)?;
+    let table = serde_json::to_vec_pretty(&record)?;
+    let draft = writer.clone().file(QUANTIZATION_FILE, table).write(&draft)?;
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
-    let evaluation = evaluate(&draft, &test, Some(Split::Test.to_string()), Some(&float))?;
+    let split = Some(Split::Test.to_string());
+    let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
+    let mut evaluation = evaluate(&draft, &test, &plan)?;
+    record.label_agreement = evaluation.cost.as_ref().map(|cost| cost.label_agreement);
+    record.label_agreement_images = evaluation.cost.as_ref().map(|_| evaluation.n);
+    // Only now does the record say how often both agree. Read back from its text: a value made of the record itself
+    // would have its f32 scales with the digits of f64.
+    let table = serde_json::to_vec_pretty(&record)?;
+    evaluation.quantization = Some(serde_json::from_slice(&table)?);
+    let (text, manifest) = (card::text(args.card.as_deref(), &args.name)?, draft.manifest());
     let bundle = writer
+        .file(QUANTIZATION_FILE, table)
         .file(REPORT_FILE, serde_json::to_vec_pretty(&evaluation)?)
-        .file("README.md", card(args, draft.manifest(), &evaluation)?.into_bytes())
+        .file(PAGE_FILE, page::html(&evaluation, manifest, &text).into_bytes())
+        .file(card::FILE, card::markdown(&text, manifest, &evaluation).into_bytes())
         .write(&args.out)?;
-    print!("{}", evaluation.table());
+    if let Some(key) = &key {
+        key.sign(&bundle, &args.out)?;
+    }
+    print!("{}\n{}", record.table(), evaluation.table());
     println!("Bundle written to {}, SHA-256 {}", args.out.display(), bundle.sha256());
     Ok(())
 }
@@ -101,7 +120,7 @@ fn provenance(
     args: &Args,
     model: &FloatModel,
     samples: &[Sample],
-    calibration: usize,
+    record: &Record,
 ) -> Result<BTreeMap<String, String>> {
     let mut lines = model.notes.clone();
     // It was the float model's; the int8 network's own stands in the manifest.
@@ -113,10 +132,18 @@ fn provenance(
     lines.insert(
         "quantization".into(),
         format!(
-            "int8 weights per channel, symmetric; u8 activations, clipped for the least mean squared error on \
-             {calibration} training images; biases corrected on {CORRECTION} of them"
+            "int8 weights per channel, symmetric, rounded to the {}; u8 activations, ranges by {} on {} training images; \
+             biases corrected on {} of them",
+            match args.rounding {
+                Rounding::Nearest => "nearest",
+                Rounding::Learned => "neighbour by which the layer errs least",
+            },
+            record.ranges,
+            record.calibration_images,
+            record.correction_images
         ),
     );
+    lines.insert("abstention".into(), args.fit.provenance());
     lines.insert("tool".into(), format!("roentgen-host {}", env!("CARGO_PKG_VERSION")));
     for line in &args.provenance {
         match line.split_once('=') {
@@ -125,23 +152,4 @@ fn provenance(
         };
     }
     Ok(lines)
-}
-
-/// The model card: the given text, then figures and provenance.
-fn card(args: &Args, manifest: &Manifest, evaluation: &Evaluation) -> Result<String> {
-    let text = match &args.card {
-        Some(path) => String::from_utf8(read(path)?).with_context(|| format!("{} is no UTF-8", path.display()))?,
-        None => format!("# {}\n\n{NOTICE}\n", manifest.name),
-    };
-    let mut out = format!("{}\n\n## Figures of version {}\n\n", text.trim_end(), manifest.version);
-    out += &format!("```text\n{}```\n\n", evaluation.table());
-    out += &format!(
-        "Probabilities are softmax(logits / {:.4}); below a probability of {} for the best label the box abstains.\n\n",
-        manifest.calibration.temperature, manifest.thresholds.min_probability
-    );
-    out += "## Provenance\n\n";
-    for (key, line) in &manifest.provenance {
-        out += &format!("- {key}: {line}\n");
-    }
-    Ok(out)
 }

@@ -1,9 +1,9 @@
 //! Progress for people: a bar on a terminal, a line now and then in a log.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many lines a log gets for one piece of work.
 const LOG_LINES: usize = 20;
@@ -37,8 +37,10 @@ impl Progress {
         let before = self.done.fetch_add(steps, Ordering::Relaxed);
         let part = |done: usize| done * LOG_LINES / self.total.max(1);
         if self.log && part(before) != part(before + steps) {
-            let rate = (before + steps) as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
-            eprintln!("{}: {}/{} ({rate:.1} a second)", self.what, before + steps, self.total);
+            let done = before + steps;
+            let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+            let left = HumanDuration(Duration::from_secs_f64(self.total.saturating_sub(done) as f64 / rate));
+            eprintln!("{}: {done}/{} ({rate:.1} a second, {left:#} left)", self.what, self.total);
         }
     }
 

@@ -6,14 +6,17 @@
 
 use crate::dataset::{Dataset, Sample, Split, thin};
 use crate::device::device;
+use crate::draw::Images;
 use crate::features::{self, Cache};
-use crate::finetune::{self, Images, finetune};
+use crate::finetune::{self, Job, finetune};
 use crate::metrics::{Metrics, best, negative_log_likelihood};
 use crate::model::logits;
 use crate::progress::Progress;
 use crate::random::SplitMix;
+use crate::settings::Settings;
 use crate::standardize::Standardize;
-use crate::weights::{FloatConv, FloatModel};
+use crate::start::Start;
+use crate::weights::FloatConv;
 use anyhow::{Context, Result, ensure};
 use burn::module::{Initializer, Module};
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -27,10 +30,10 @@ use std::path::PathBuf;
 /// What `train` is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A model of `roentgen-host import`
-    #[arg(long)]
-    model: PathBuf,
-    /// Images: train/, val/ and test/ above the class folders, or class folders alone (split by --seed)
+    #[command(flatten)]
+    start: Start,
+    /// Images: train/, val/ and test/ above the class folders, or class folders alone (split by --seed), such as the
+    /// COVID-19 Radiography Database's own CLASS/images
     #[arg(long)]
     data: PathBuf,
     /// Where to write the trained model
@@ -67,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Unfreeze::None)]
     unfreeze: Unfreeze,
     #[command(flatten)]
-    fine: finetune::Settings,
+    fine: Settings,
 }
 
 /// From where the trunk is fine-tuned.
@@ -134,10 +137,10 @@ struct Examples {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut model = FloatModel::load(&args.model)?;
+    let mut model = args.start.model(args.seed)?;
     let mut data = Dataset::open(&args.data)?;
     data.assign_splits(args.seed);
-    let cache = Cache::open(&features::folder(args.cache.as_deref(), &args.model), &model)?;
+    let cache = Cache::open(&features::folder(args.cache.as_deref(), args.start.file(&args.out)), &model)?;
     let samples = |split: Split| -> Result<Vec<Sample>> {
         let all = data.of(split);
         let samples: Vec<Sample> = args.limit.map_or_else(|| all.clone(), |limit| thin(&all, limit));
@@ -160,7 +163,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Metrics::count(val.labels.iter().copied().zip(on_val.iter().map(best))).table()
         );
         let (train, val) = (Images::read(&train_samples)?, Images::read(&val_samples)?);
-        (model, on_val) = finetune(model, first_block, train, &val, &args.fine, args.seed, &args.out)?;
+        let cache = cache.folder();
+        let (settings, seed, out) = (&args.fine, args.seed, &args.out);
+        (model, on_val) = finetune(Job { model, first_block, train, val: &val, settings, seed, out, cache })?;
     }
     let temperature = fit_temperature(&on_val, &val.labels);
     let metrics = Metrics::count(val.labels.iter().copied().zip(on_val.iter().map(best)));
@@ -194,6 +199,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ];
     model.notes.extend(notes.map(|(key, value)| (key.to_owned(), value)));
     model.save(&args.out)?;
+    let checkpoint = finetune::checkpoint_path(&args.out);
+    if args.unfreeze.first_block().is_some() {
+        std::fs::remove_file(&checkpoint).with_context(|| format!("cannot delete {}", checkpoint.display()))?;
+    }
     println!("Trained model written to {}. Next: roentgen-host quantize --model {0} …", args.out.display());
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! `roentgend classify`: judges files or folders and prints a table or a line of JSON for each. Queues and sends nothing.
 
+use crate::heatmap::{Pictures, Remembering};
 use crate::model;
 use anyhow::Context;
 use roentgen::assess::Assessor;
-use roentgen::classifier::Classifier;
 use roentgen::config::{Backend, Config};
 use roentgen::pipeline;
 use roentgen::pseudonym::Key;
@@ -18,7 +18,8 @@ use std::time::{Instant, SystemTime};
 /// Arguments of `classify`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The model bundle; the configuration's, or the one of this checkout or system, where absent.
+    /// The model bundle, signed or not; where absent, the one that the daemon of this configuration runs, or else the one
+    /// of this checkout or system.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// What runs the model: auto or onnx.
@@ -31,6 +32,10 @@ pub(crate) struct Arguments {
     /// One line of JSON a file: {"path", "report"} or {"path", "error": {"code", "message"}}.
     #[arg(long)]
     json: bool,
+    /// Write a PNG for every judged file into this folder: the radiograph beside itself under the evidence map, with
+    /// probabilities and decision. The line of JSON names it as "heatmap".
+    #[arg(long, value_name = "DIR")]
+    heatmap: Option<PathBuf>,
     /// Files, or folders that are gone through in sorted order (without dot files and links).
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -38,14 +43,11 @@ pub(crate) struct Arguments {
 
 /// Judges every file; exit code 1 when any could not be.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (config, bundle_directory) = match &arguments.config {
-        Some(path) => {
-            let config = Config::load(path)?;
-            let bundle = arguments.bundle.clone().unwrap_or_else(|| config.bundle.clone());
-            (config, bundle)
-        }
-        None => (Config::default(), model::find(arguments.bundle.as_deref())?),
+    let mut config = match &arguments.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
     };
+    config.backend = arguments.backend.unwrap_or(config.backend);
     let key = match &arguments.config {
         // Only the daemon makes its key: here it would belong to whoever types the command.
         Some(_) => match Key::load(&config.key())? {
@@ -54,16 +56,26 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         },
         None => key_of_this_run()?,
     };
-    let (bundle, mut classifier) = model::load(&bundle_directory, arguments.backend.unwrap_or(config.backend))?;
+    let (bundle, mut classifier) = match (&arguments.config, &arguments.bundle) {
+        // The daemon's own choice of bundle.
+        (Some(_), None) => {
+            let active = model::load_active(&config, || ())?;
+            (active.bundle, active.classifier)
+        }
+        (_, asked) => model::load(&model::find(asked.as_deref())?, config.backend)?,
+    };
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
-    let mut judge = |path: &Path| -> anyhow::Result<Result<Report, Refusal>> {
+    let pictures = arguments.heatmap.as_deref().map(Pictures::into_folder).transpose()?;
+    let mut judge = |path: &Path| -> anyhow::Result<Result<Judged, Refusal>> {
         let (received_at, started) = (SystemTime::now(), Instant::now());
         let radiograph = match radiograph::open(path, &config.limits, &key) {
             Ok(radiograph) => radiograph,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let classifier: &mut dyn Classifier = &mut classifier;
-        Ok(Ok(pipeline::judge(&radiograph, received_at, started.elapsed(), classifier, &assessor)?))
+        let mut classifier = Remembering::new(&mut classifier);
+        let report = pipeline::judge(&radiograph, received_at, started.elapsed(), &mut classifier, &assessor)?;
+        let picture = pictures.as_ref().map(|pictures| pictures.write(path, &radiograph, &classifier, &report));
+        Ok(Ok(Judged { picture: picture.transpose()?, report }))
     };
     match print_all(&arguments.paths, arguments.json, &mut judge) {
         Ok(all_read) => Ok(ExitCode::from(u8::from(!all_read))),
@@ -73,7 +85,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-type Judge<'a> = &'a mut dyn FnMut(&Path) -> anyhow::Result<Result<Report, Refusal>>;
+/// One file's report, and where its picture is, if one was asked for.
+struct Judged {
+    report: Report,
+    picture: Option<PathBuf>,
+}
+
+type Judge<'a> = &'a mut dyn FnMut(&Path) -> anyhow::Result<Result<Judged, Refusal>>;
 
 /// Judges and prints; true when every file could be read.
 fn print_all(paths: &[PathBuf], json: bool, judge: Judge<'_>) -> anyhow::Result<bool> {
@@ -88,12 +106,18 @@ fn print_all(paths: &[PathBuf], json: bool, judge: Judge<'_>) -> anyhow::Result<
         all_read &= judged.is_ok();
         let shown = path.display();
         match judged {
-            Ok(report) if json => writeln!(out, "{}", json!({ "path": shown.to_string(), "report": report }))?,
+            Ok(Judged { report, picture }) if json => {
+                let mut line = json!({ "path": shown.to_string(), "report": report });
+                if let Some(picture) = picture {
+                    line["heatmap"] = picture.display().to_string().into();
+                }
+                writeln!(out, "{line}")?;
+            }
             Err(refusal) if json => {
                 let error = json!({ "code": refusal.code, "message": refusal.message });
                 writeln!(out, "{}", json!({ "path": shown.to_string(), "error": error }))?;
             }
-            Ok(report) => {
+            Ok(Judged { report, .. }) => {
                 let (decision, why) = match &report.decision {
                     Decision::Reported { label } => (label.name(), String::new()),
                     Decision::Abstained { reasons } => {

@@ -16,7 +16,7 @@ use roentgen::plain_file;
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, phantom};
 use roentgen::report::{Decision, NOTICE, Report};
-use roentgen::sink::mqtt::{self, MqttSink};
+use roentgen::sink::mqtt::{self, MqttSink, Online};
 use roentgen::source::folder::{self, Folder};
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let key = Key::load_or_create(&root.path().join("pseudonym.key"))?;
     let outbox = Outbox::open(&root.path().join("outbox.sqlite3"))?;
     let mut source = Folder::open(&drop_folder, Limits::default(), key)?;
-    let mut sink = MqttSink::start(&mqtt, DEVICE)?;
+    let mut sink = MqttSink::start(&mqtt, DEVICE, &Online::default())?;
     let manifest = bundle.manifest();
     say!("Roentgen demo: {} {}, {} thread", manifest.name, manifest.version, OnnxClassifier::THREADS);
     say!("  broker     {}", mqtt.url);

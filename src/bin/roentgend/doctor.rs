@@ -1,7 +1,8 @@
 //! `roentgend doctor`: one line a check, with what to do. Changes nothing: it makes no folder, key or database.
 
-use crate::{logging, model};
-use roentgen::bundle::SelfTest;
+use crate::logging;
+use crate::model::{self, Active};
+use roentgen::bundle::{Fallback, SelfTest, Signer};
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
 use roentgen::pseudonym::Key;
@@ -73,17 +74,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn bundle(config: &Config) -> Finding {
-    let tested = model::load(&config.bundle, config.backend)
-        .and_then(|(bundle, classifier)| Ok((model::self_test(&bundle, &classifier)?, bundle)));
-    match tested {
-        Ok((SelfTest { vectors, largest_difference }, bundle)) => {
+    match model::load_active(config, || ()) {
+        Ok(Active { bundle, self_test: SelfTest { vectors, largest_difference }, fallback, .. }) => {
             let manifest = bundle.manifest();
             let steps = format!("{vectors} golden vectors, largest difference {largest_difference}");
-            Finding::Ok(format!("{} {} in {}; {steps}", manifest.name, manifest.version, config.bundle.display()))
+            let (directory, signer) = (bundle.dir().display(), bundle.signer());
+            let found = format!("{} {} in {directory}; {signer}; {steps}", manifest.name, manifest.version);
+            match fallback {
+                Some(Fallback { wanted, reason }) => Finding::Warn(format!(
+                    "not {wanted}: {reason}\ninstead {found}\ninstall a good bundle, or go back to this one for good \
+                     with `roentgend bundle rollback`"
+                )),
+                None if *signer == Signer::Nobody => {
+                    Finding::Warn(format!("{found}; set bundles.allow_unsigned = false once it is signed"))
+                }
+                None => Finding::Ok(found),
+            }
         }
         Err(error) => {
             let error = logging::chain(&error);
-            Finding::Fail(format!("{}; set `bundle` to the directory of a whole bundle", error.trim_end_matches('.')))
+            let advice = "install a good bundle, or set `bundle` to the directory of one";
+            Finding::Fail(format!("{}; {advice}", error.trim_end_matches('.')))
         }
     }
 }

@@ -9,11 +9,13 @@ macro_rules! say {
 }
 
 mod bench;
+mod bundle;
 mod classify;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod heatmap;
 mod logging;
 mod model;
 mod run;
@@ -21,7 +23,7 @@ mod signals;
 mod systemd;
 
 use clap::{Parser, Subcommand};
-use roentgen::bundle::BundleError;
+use roentgen::bundle::{BundleError, StoreError};
 use roentgen::classifier::onnx::LoadError;
 use roentgen::config::ConfigError;
 use roentgen::pseudonym::KeyError;
@@ -56,6 +58,9 @@ enum Command {
     Bench(bench::Arguments),
     /// Checks configuration, bundle, folders and broker, and says what to do.
     Doctor(doctor::Arguments),
+    /// Checks, installs and lists model bundles, and goes back to the one before.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
     /// Prints the documented default configuration.
     Config,
 }
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         Command::Classify(arguments) => classify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, started),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Bundle(command) => bundle::run(&command),
         Command::Config => config::run(),
     };
     done.unwrap_or_else(|error| {
@@ -91,6 +97,7 @@ fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is_configuration = error.chain().any(|cause| {
         cause.is::<ConfigError>()
+            || cause.is::<StoreError>()
             || cause.is::<BundleError>()
             || cause.is::<LoadError>()
             || cause.is::<MqttError>()

@@ -1,9 +1,11 @@
-//! Finding and loading the model bundle for the subcommands.
+//! Finding and loading the model bundle for the subcommands: one that was named by hand, or the one that the daemon runs.
 
+use crate::logging;
 use anyhow::{Context, bail};
-use roentgen::bundle::{Bundle, SelfTest};
+use roentgen::assess::gates::Gates;
+use roentgen::bundle::{self, Bundle, Fallback, SelfTest, Signer, Store, Trust};
 use roentgen::classifier::onnx::OnnxClassifier;
-use roentgen::config::Backend;
+use roentgen::config::{Backend, Config};
 use std::path::{Path, PathBuf};
 
 /// Where a checkout has the bundle, relative to its root.
@@ -39,14 +41,93 @@ pub(crate) fn find(asked: Option<&Path>) -> Result<PathBuf, NoBundle> {
     }
 }
 
-/// Opens the bundle and loads it into the backend.
+/// Opens a bundle that was named by hand, whoever made it, and loads it into the backend. Not for the daemon.
 pub(crate) fn load(directory: &Path, backend: Backend) -> anyhow::Result<(Bundle, OnnxClassifier)> {
+    let bundle = Bundle::open_trusted(directory, &bundle::Config::default().trust()?.or_anyone())?;
+    if !matches!(bundle.signer(), Signer::Trusted { .. }) {
+        log::warn!("{}: {}; for trying out only", directory.display(), bundle.signer());
+    }
+    let classifier = classifier(&bundle, backend)?;
+    Ok((bundle, classifier))
+}
+
+/// Loads an opened bundle into the backend. Its gates are read too: a bundle in which they are unsound cannot be used.
+fn classifier(bundle: &Bundle, backend: Backend) -> anyhow::Result<OnnxClassifier> {
     if !backend.is_built() {
         bail!("this backend is not in this build: write auto or onnx");
     }
-    let bundle = Bundle::open(directory)?;
-    let classifier = OnnxClassifier::load(&bundle)?;
-    Ok((bundle, classifier))
+    Gates::load(bundle)?;
+    Ok(OnnxClassifier::load(bundle)?)
+}
+
+/// Loads a bundle into the backend and runs its golden vectors: whether this box can use it.
+pub(crate) fn try_out(bundle: &Bundle, backend: Backend) -> anyhow::Result<SelfTest> {
+    self_test(bundle, &classifier(bundle, backend)?)
+}
+
+/// What the daemon of a configuration runs.
+pub(crate) struct Active {
+    pub(crate) bundle: Bundle,
+    pub(crate) classifier: OnnxClassifier,
+    pub(crate) self_test: SelfTest,
+    /// Set where it is not the bundle that it should be.
+    pub(crate) fallback: Option<Fallback>,
+}
+
+/// The active installed bundle; where that cannot be used, the good one before; then, or where none is installed, the
+/// configured one. Each is asked for a trusted signature, its hashes and its self-test. `another` is called before
+/// another one than the first is tried, which takes time.
+pub(crate) fn load_active(config: &Config, another: impl Fn()) -> anyhow::Result<Active> {
+    let trust = config.bundles.trust()?;
+    let mut failed: Vec<(Fallback, anyhow::Error)> = Vec::new();
+    let mut note = |wanted: String, error: anyhow::Error| {
+        let reason = logging::chain(&error);
+        log::error!("bundle {wanted}: {reason}");
+        failed.push((Fallback { wanted, reason }, error));
+    };
+    let installed = Store::new(&config.state_dir).candidates().unwrap_or_else(|error| {
+        note("installed".into(), error.into());
+        Vec::new()
+    });
+    for (turn, directory) in installed.iter().chain([&config.bundle]).enumerate() {
+        if turn > 0 {
+            another();
+        }
+        match load_trusted(directory, &trust, config.backend) {
+            Ok((bundle, classifier, self_test)) => {
+                let fallback = failed.into_iter().next().map(|(fallback, _)| fallback);
+                if fallback.is_some() {
+                    log::warn!("falling back to the bundle {}", directory.display());
+                }
+                return Ok(Active { bundle, classifier, self_test, fallback });
+            }
+            Err(error) => note(wanted(directory, &installed), error),
+        }
+    }
+    // The configured bundle is always tried, so that there is at least one.
+    let (_, first) = failed.into_iter().next().context("no bundle was tried")?;
+    Err(first)
+}
+
+/// How a bundle is called in messages: by its folder where it is installed, else by its path.
+fn wanted(directory: &Path, installed: &[PathBuf]) -> String {
+    let folder = directory.file_name().filter(|_| installed.iter().any(|path| path == directory));
+    folder.map_or_else(|| directory.display().to_string(), |folder| folder.to_string_lossy().into_owned())
+}
+
+fn load_trusted(
+    directory: &Path,
+    trust: &Trust,
+    backend: Backend,
+) -> anyhow::Result<(Bundle, OnnxClassifier, SelfTest)> {
+    let bundle = Bundle::open_trusted(directory, trust)?;
+    if *bundle.signer() == Signer::Nobody {
+        log::warn!("{}: not signed, which bundles.allow_unsigned permits", directory.display());
+    }
+    let classifier = classifier(&bundle, backend)?;
+    let tested = self_test(&bundle, &classifier)?;
+    log::info!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
+    Ok((bundle, classifier, tested))
 }
 
 /// Runs the bundle's golden vectors through the backend.

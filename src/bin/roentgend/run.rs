@@ -1,6 +1,6 @@
 //! `roentgend run`: the daemon. Puts the parts together, in the order in which their failure is cheapest to see.
 
-use crate::model;
+use crate::model::{self, Active};
 use crate::signals::Stop;
 use crate::systemd::{self, Watchdog};
 use anyhow::{Context, bail};
@@ -9,7 +9,7 @@ use roentgen::config::Config;
 use roentgen::outbox::Outbox;
 use roentgen::pipeline;
 use roentgen::pseudonym::Key;
-use roentgen::sink::mqtt::MqttSink;
+use roentgen::sink::mqtt::{MqttSink, Online};
 use roentgen::source::folder::Folder;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -27,9 +27,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let config = Config::load(&arguments.config)?;
-    let (bundle, mut classifier) = model::load(&config.bundle, config.backend)?;
-    let tested = model::self_test(&bundle, &classifier)?;
-    log::info!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
+    let Active { bundle, mut classifier, fallback, .. } = model::load_active(&config, systemd::extend_start)?;
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
@@ -42,7 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
     let mut source = Folder::open(&config.source.folder, config.limits.clone(), key)?;
-    let mut sink = MqttSink::start(&config.mqtt, &config.device)?;
+    let online = Online { model: Some(assessor.model().clone()), bundle_fallback: fallback };
+    let mut sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
     log::info!("{} takes images from {}", config.device, config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();

@@ -15,6 +15,11 @@ pub(crate) fn ready() {
     tell(NotifyState::Ready);
 }
 
+/// Start-up takes longer than usual: it may take the unit's TimeoutStartSec once more, from now.
+pub(crate) fn extend_start() {
+    tell(NotifyState::ExtendTimeoutUsec(120_000_000));
+}
+
 /// The process is going to end.
 pub(crate) fn stopping() {
     tell(NotifyState::Stopping);

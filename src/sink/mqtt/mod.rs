@@ -4,7 +4,7 @@
 //! | topic | QoS | retained | what |
 //! |---|---|---|---|
 //! | `<prefix>/<device>/report` | 1 | never | one [`Report`] |
-//! | `<prefix>/<device>/status` | 1 | yes | `{"schema":"roentgen.status/1","status":"online"…}`; `offline` by last will, and by ourselves on a graceful stop, since a broker sends no will then |
+//! | `<prefix>/<device>/status` | 1 | yes | `{"schema":"roentgen.status/1","status":"online"…}` with what [`Online`] says; `offline` by last will, and by ourselves on a graceful stop, since a broker sends no will then |
 //!
 //! Every connection is a clean session with a protocol state of its own. The client library would carry unacknowledged
 //! packets over to the next connection, but drops them silently where the broker lost the session (a restart without
@@ -19,9 +19,11 @@ mod tls;
 pub use config::{Address, Config, InvalidValue, check_topic_level};
 
 use super::{Sink, SinkError};
-use crate::report::Report;
+use crate::bundle::Fallback;
+use crate::report::{ModelIdentity, Report};
 use link::Link;
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
+use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -52,6 +54,17 @@ pub enum MqttError {
     Start(std::io::Error),
 }
 
+/// What the online status says beside that the box is online.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Online {
+    /// The model that the box runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelIdentity>,
+    /// That it is not the one it should run, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle_fallback: Option<Fallback>,
+}
+
 /// A report that was handed to the client and not acknowledged yet.
 struct Pending {
     report_id: String,
@@ -73,13 +86,13 @@ pub struct MqttSink {
 
 impl MqttSink {
     /// Checks the configuration and starts to connect in the background. Returns at once: the broker may be away.
-    pub fn start(config: &Config, device: &str) -> Result<Self, MqttError> {
+    pub fn start(config: &Config, device: &str, online: &Online) -> Result<Self, MqttError> {
         let options = options(config, device)?;
         let (report_topic, status_topic) = (topic(config, device, "report"), topic(config, device, "status"));
-        let link = Link::start(options, status_topic.clone(), status(device, "online", None))?;
+        let link = Link::start(options, status_topic.clone(), status(device, "online", online))?;
         // Fixed header, topic and packet identifier take their share of a packet.
         let max_payload = config.max_packet_bytes - report_topic.len() - 16;
-        let offline = status(device, "offline", Some("stopped"));
+        let offline = status(device, "offline", &Offline { reason: "stopped" });
         Ok(Self { link, report_topic, status_topic, offline, max_payload, patience: PATIENCE, pending: None })
     }
 
@@ -176,16 +189,23 @@ fn topic(config: &Config, device: &str, leaf: &str) -> String {
     format!("{}/{device}/{leaf}", config.topic_prefix)
 }
 
-/// The status message; `reason` says why a box is offline.
-fn status(device: &str, status: &str, reason: Option<&str>) -> String {
+/// What the offline status says beside that the box is offline.
+#[derive(Serialize)]
+struct Offline {
+    reason: &'static str,
+}
+
+/// The status message, with what else there is to say.
+fn status(device: &str, status: &str, more: &impl Serialize) -> String {
     let mut json = serde_json::json!({
         "schema": "roentgen.status/1",
         "status": status,
         "device": device,
         "version": env!("CARGO_PKG_VERSION"),
     });
-    if let Some(reason) = reason {
-        json["reason"] = reason.into();
+    // Both kinds are plain structs of text, which is always an object.
+    if let (Ok(serde_json::Value::Object(more)), Some(fields)) = (serde_json::to_value(more), json.as_object_mut()) {
+        fields.extend(more);
     }
     json.to_string()
 }
@@ -199,7 +219,7 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
     options.set_keep_alive(config.keep_alive());
     options.set_max_packet_size(config.max_packet_bytes, config.max_packet_bytes);
     options.set_inflight(8);
-    let will = status(device, "offline", Some("connection lost"));
+    let will = status(device, "offline", &Offline { reason: "connection lost" });
     options.set_last_will(LastWill::new(topic(config, device, "status"), will, QoS::AtLeastOnce, true));
     if let Some(username) = &config.username {
         options.set_credentials(username, password(config)?);

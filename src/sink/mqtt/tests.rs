@@ -106,7 +106,7 @@ fn report(id: &str) -> Report {
 fn sink(port: u16) -> MqttSink {
     let url = format!("mqtt://127.0.0.1:{port}");
     let config = Config { url, topic_prefix: "clinic/x-ray".into(), ..Config::default() };
-    let mut sink = MqttSink::start(&config, "box-7").unwrap();
+    let mut sink = MqttSink::start(&config, "box-7", &Online::default()).unwrap();
     // Long enough for a loaded machine; the tests that need an early answer shorten it.
     sink.patience = Duration::from_secs(20);
     sink

@@ -1,0 +1,4 @@
+untrusted comment: signature of a roentgen bundle's bundle.toml
+RUScA7Xj5zFEflAsYcptnGip+XgLJPpAFnPFx/IEegVrBD8j2kyEKYX2TzV9zg1rP/yivXD+yjYTqkqDWBshvUYph6ot6fa/4gU=
+trusted comment: cxr-vgg16 0.1.0 a598f47f116663450662209789164d3591dead2f913a2e8dcd83d75ff82bb6a5
+oi09b0tXZ0RhhNGLAVxNSpyfj3t0rYefgZ/cXiQx2UximYO5YmvpMLcfOsWmkeYrCtaXBsVTzvDjt4/gmRwzBA==

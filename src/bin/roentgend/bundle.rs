@@ -1,0 +1,252 @@
+//! `roentgend bundle`: checks, installs and lists model bundles, and goes back to the one before. The running daemon goes
+//! on with the bundle that it started with.
+
+use crate::{logging, model};
+use roentgen::bundle::{self, Bundle, Install, Installed, Signer, State, Step, Store, StoreError, Trust};
+use roentgen::config::{Backend, Config};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What to type for a change to take effect.
+const RESTART: &str = "The daemon takes it at its next start: systemctl restart roentgend";
+
+/// What to do with bundles.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Checks signature, hashes and golden vectors of a bundle, and changes nothing.
+    Verify(Verify),
+    /// Installs a bundle and makes it the active one, once it passed every check on this box.
+    Install(InstallArguments),
+    /// Makes the good bundle before the active one: the previous installed one, else the configured one.
+    Rollback(Common),
+    /// Lists the installed bundles and the configured one; the daemon starts with the one marked *.
+    List(Common),
+}
+
+/// Arguments of `verify`.
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// The bundle: its directory, or a .tar of one.
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// Take trusted keys and backend from the daemon's configuration; without it the default one's.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Trust this minisign public key (RW…, or a .pub file), and not those of the configuration; may be repeated.
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<String>,
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `install`.
+#[derive(clap::Args)]
+pub(crate) struct InstallArguments {
+    /// The bundle: its directory, or a .tar of one.
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// Whether its version may be lower than one that this box has used.
+    #[arg(long)]
+    allow_downgrade: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What all that change or list have in common.
+#[derive(clap::Args)]
+pub(crate) struct Common {
+    /// The daemon's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs one of them.
+pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Verify(arguments) => verify(arguments),
+        Command::Install(arguments) => install(arguments),
+        Command::Rollback(arguments) => rollback(arguments),
+        Command::List(arguments) => list(arguments),
+    }
+}
+
+fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
+    let mut config = match &arguments.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    if !arguments.keys.is_empty() {
+        config.bundles = bundle::Config { trusted_keys: arguments.keys.clone(), allow_unsigned: false };
+    }
+    let trust = config.bundles.trust()?;
+    // Removed at the end.
+    let unpacked = tempfile::tempdir()?;
+    let directory = if arguments.bundle.is_file() {
+        bundle::unpack(&arguments.bundle, unpacked.path())?
+    } else {
+        arguments.bundle.clone()
+    };
+    let bundle = Bundle::open_trusted(&directory, &trust)?;
+    let tested = model::try_out(&bundle, config.backend)?;
+    if arguments.json {
+        let mut line = described(&bundle, &arguments.bundle);
+        line["golden_vectors"] = tested.vectors.into();
+        line["largest_difference"] = tested.largest_difference.into();
+        say!("{line}");
+    } else {
+        say!("{}; {}", title(&bundle), bundle.signer());
+        say!("{} files as listed", bundle.manifest().files.len());
+        say!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
+    let Place { config, trust, store } = Place::new(&arguments.common)?;
+    let what = Install {
+        source: &arguments.bundle,
+        trust: &trust,
+        packaged: &config.bundle,
+        allow_downgrade: arguments.allow_downgrade,
+    };
+    let watch = |step: Step| log::debug!("install: {step:?}");
+    let Installed { bundle, self_test, previous } = store.install(&what, tester(config.backend), watch)?;
+    if *bundle.signer() == Signer::Nobody {
+        log::warn!("it is not signed, which bundles.allow_unsigned permits");
+    }
+    if arguments.common.json {
+        let mut line = described(&bundle, bundle.dir());
+        line["previous"] = previous.into();
+        say!("{line}");
+    } else {
+        say!("installed {} as {}; {}", title(&bundle), bundle.dir().display(), bundle.signer());
+        say!("self-test: {} golden vectors, largest difference {}", self_test.vectors, self_test.largest_difference);
+        let previous = previous.unwrap_or_else(|| config.bundle.display().to_string());
+        say!("`roentgend bundle rollback` would go back to {previous}");
+        say!("{RESTART}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rollback(arguments: &Common) -> anyhow::Result<ExitCode> {
+    let Place { config, trust, store } = Place::new(arguments)?;
+    let done = store.rollback(&config.bundle, &trust, tester(config.backend))?;
+    for reason in &done.skipped {
+        log::warn!("skipped {reason}");
+    }
+    if arguments.json {
+        let mut line = described(&done.to, done.to.dir());
+        line["from"] = done.from.into();
+        say!("{line}");
+    } else {
+        say!("went back from {} to {} in {}", done.from, title(&done.to), done.to.dir().display());
+        say!("{RESTART}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(arguments: &Common) -> anyhow::Result<ExitCode> {
+    let Place { config, trust, store } = Place::new(arguments)?;
+    let entries = store.entries(&trust)?;
+    let none_active = entries.iter().all(|entry| entry.state != State::Active);
+    let installed = entries.into_iter().map(|entry| (state(entry.state), entry.dir, entry.bundle));
+    let configured = ("configured", config.bundle.clone(), Bundle::open_trusted(&config.bundle, &trust));
+    let mut lines = Vec::new();
+    for (state, directory, opened) in installed.chain([configured]) {
+        let active = state == "active" || none_active && state == "configured";
+        let shown = directory.display();
+        if arguments.json {
+            let mut line = match &opened {
+                Ok(bundle) => described(bundle, &directory),
+                Err(error) => json!({ "directory": shown.to_string(), "problem": error.to_string() }),
+            };
+            line["state"] = state.into();
+            line["active"] = active.into();
+            lines.push(line);
+            continue;
+        }
+        let mark = if active { '*' } else { ' ' };
+        match opened {
+            Ok(bundle) => say!("{mark} {state:<12}{}  {shown}  {}", title(&bundle), bundle.signer()),
+            Err(error) => say!("{mark} {state:<12}UNUSABLE  {error}"),
+        }
+    }
+    if arguments.json {
+        say!("{}", Value::Array(lines));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a configuration says about bundles.
+struct Place {
+    config: Config,
+    trust: Trust,
+    store: Store,
+}
+
+impl Place {
+    fn new(arguments: &Common) -> anyhow::Result<Self> {
+        let config = Config::load(&arguments.config)?;
+        let (trust, store) = (config.bundles.trust()?, Store::new(&config.state_dir));
+        Ok(Self { config, trust, store })
+    }
+}
+
+/// The self-test in the backend that the daemon will use.
+fn tester(backend: Backend) -> impl FnMut(&Bundle) -> Result<bundle::SelfTest, Failure> {
+    move |bundle| model::try_out(bundle, backend).map_err(Failure)
+}
+
+/// An error on its way through the store, which prints its causes in one line.
+struct Failure(anyhow::Error);
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl From<Failure> for anyhow::Error {
+    fn from(failure: Failure) -> Self {
+        failure.0
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&logging::chain(&self.0))
+    }
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Active => "active",
+        State::Previous => "previous",
+        State::Kept => "kept",
+    }
+}
+
+fn title(bundle: &Bundle) -> String {
+    let manifest = bundle.manifest();
+    format!("{} {} ({:.8})", manifest.name, manifest.version, bundle.sha256())
+}
+
+fn described(bundle: &Bundle, directory: &Path) -> Value {
+    let manifest = bundle.manifest();
+    let signed_by = match bundle.signer() {
+        Signer::Trusted { key, .. } => Some(key),
+        Signer::Stranger | Signer::Nobody => None,
+    };
+    json!({
+        "name": manifest.name,
+        "version": manifest.version,
+        "sha256": bundle.sha256(),
+        "directory": directory.display().to_string(),
+        "signed_by": signed_by,
+    })
+}

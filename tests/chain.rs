@@ -1,0 +1,95 @@
+//! The whole way, as a person types it: weights and images → `roentgen-host` → a bundle → `roentgend` judges with it.
+//! On a small random trunk and synthetic radiographs, in seconds. Each step is a function that takes the folder where
+//! everything lies; what every command does in detail is tested in its own file (`host`, `bundle`, `cli`, `heatmap`).
+#![cfg(feature = "host")]
+
+#[path = "common/host.rs"]
+mod synthetic;
+
+mod support;
+
+use roentgen::bundle::Bundle;
+use roentgen::report::{Finding, Label, NOTICE, Report};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use support::{names, output, roentgend, stderr, stdout};
+use synthetic::{done, write_data, write_trunk};
+
+#[test]
+fn weights_and_images_become_a_bundle_that_the_box_judges_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    write_trunk(&dir.join("trunk.safetensors"));
+    write_data(&dir.join("data"));
+
+    import(dir);
+    train(dir);
+    quantize(dir);
+    let measured = evaluate(dir);
+    let judged = classify(dir);
+
+    assert_eq!(measured["n"], judged.len());
+    let right = judged.iter().filter(|(folder, report)| most_probable(&report.findings).name() == folder).count();
+    let accuracy = right as f64 / judged.len() as f64;
+    assert_eq!(measured["int8"]["accuracy"].as_f64(), Some(accuracy), "the host measured what the box does");
+    assert!(accuracy >= 0.75, "chance is 0.25: {measured}");
+}
+
+/// Somebody else's VGG weights → our float model.
+fn import(dir: &Path) {
+    done(dir, "import --weights {}/trunk.safetensors --convention caffe --out {}/model.safetensors");
+}
+
+/// A head, and then block 5 with it, on augmented images.
+fn train(dir: &Path) {
+    let train = "train --model {}/model.safetensors --data {}/data --out {}/trained.safetensors --lr 0.01 --epochs 200 \
+                 --unfreeze block5 --fine-epochs 1 --fine-batch 8";
+    let said = done(dir, train);
+    assert!(said.contains("epoch   1"), "{said}");
+}
+
+/// The float model → an unsigned bundle.
+fn quantize(dir: &Path) {
+    let quantize = "quantize --model {}/trained.safetensors --data {}/data --out {}/bundle --name chain \
+                    --version 0.0.1 --calibration-images 16 --provenance data=synthetic";
+    done(dir, quantize);
+    let bundle = Bundle::open(&dir.join("bundle")).unwrap();
+    assert_eq!((bundle.manifest().name.as_str(), bundle.manifest().version.as_str()), ("chain", "0.0.1"));
+}
+
+/// What the bundle is worth on the test images.
+fn evaluate(dir: &Path) -> Value {
+    let said = done(dir, "evaluate --bundle {}/bundle --data {}/data --model {}/trained.safetensors --json");
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+/// The box's program judges the test images and draws their evidence maps: the folder of each and the report on it.
+fn classify(dir: &Path) -> Vec<(String, Report)> {
+    let mut command = roentgend();
+    command.args(["classify", "--json", "--bundle"]).arg(dir.join("bundle"));
+    command.arg("--heatmap").arg(dir.join("pictures")).arg(dir.join("data/test"));
+    let judged = output(&mut command);
+    assert_eq!(judged.status.code(), Some(0), "{}", stderr(&judged));
+    let sha256 = Bundle::open(&dir.join("bundle")).unwrap().sha256().to_owned();
+    let reports: Vec<(String, Report)> = stdout(&judged)
+        .lines()
+        .map(|line| {
+            let mut line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            let folder = Path::new(line["path"].as_str().unwrap()).parent().unwrap().file_name().unwrap();
+            let folder = folder.to_str().unwrap().to_owned();
+            let picture = fs::metadata(line["heatmap"].as_str().unwrap()).unwrap();
+            assert!(picture.is_file() && picture.len() > 10_000);
+            let report: Report = serde_json::from_value(line["report"].take()).unwrap();
+            assert_eq!((report.notice.as_str(), &report.model.sha256), (NOTICE, &sha256));
+            (folder, report)
+        })
+        .collect();
+    assert_eq!(names(&dir.join("pictures")).len(), reports.len());
+    reports
+}
+
+/// The most probable label of a report, whatever the box decided.
+fn most_probable(findings: &[Finding; 4]) -> Label {
+    findings.iter().max_by(|a, b| a.probability.total_cmp(&b.probability)).unwrap().label
+}

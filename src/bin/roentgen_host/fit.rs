@@ -60,6 +60,18 @@ pub(crate) struct Options {
     gate_images: usize,
 }
 
+impl Options {
+    /// What was done with them, in words, for the bundle's provenance.
+    pub(crate) fn provenance(&self) -> String {
+        let least = match self.min_probability {
+            Some(least) => format!("the least probability reported is set to {least}"),
+            None => format!("the least probability reported lets the box abstain on {} of val", self.abstention),
+        };
+        let rate = self.false_abstention;
+        format!("temperature, gates and threshold fitted on the int8 network: each gate may turn away {rate}; {least}")
+    }
+}
+
 /// What `fit` is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -87,6 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let fitted = fit(&bundle, &data, &args.options)?;
     let written = fitted.into(BundleWriter::of(&bundle)?)?.write(&args.out)?;
     println!("Bundle written to {}, SHA-256 {}", args.out.display(), written.sha256());
+    println!("Its report and card still hold the figures of before: measure it with `roentgen-host evaluate`.");
     Ok(())
 }
 

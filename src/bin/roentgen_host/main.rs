@@ -69,12 +69,12 @@ enum Command {
     Train(training::Args),
     /// Quantize a trained model to int8 and write a bundle
     Quantize(pack::Args),
+    /// Fit temperature, gates and threshold of a bundle again
+    Fit(fit::Args),
     /// Make a pair of keys to sign bundles with
     Keygen(keygen::Args),
     /// Sign a bundle
     Pack(sign::Args),
-    /// Fit temperature, gates and threshold of a bundle again
-    Fit(fit::Args),
     /// Measure a bundle on labelled images
     Evaluate(evaluate::Args),
 }
@@ -86,9 +86,9 @@ fn main() -> Result<()> {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
         Command::Quantize(args) => pack::run(&args),
+        Command::Fit(args) => fit::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Pack(args) => sign::run(&args),
-        Command::Fit(args) => fit::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
     }
 }

@@ -58,9 +58,9 @@ pub(crate) struct Args {
     #[arg(long = "provenance", value_name = "KEY=TEXT")]
     provenance: Vec<String>,
     #[command(flatten)]
-    depth: Depth,
-    #[command(flatten)]
     fit: fit::Options,
+    #[command(flatten)]
+    depth: Depth,
 }
 
 /// Runs the subcommand.
@@ -143,6 +143,7 @@ fn provenance(
             record.correction_images
         ),
     );
+    lines.insert("abstention".into(), args.fit.provenance());
     lines.insert("tool".into(), format!("roentgen-host {}", env!("CARGO_PKG_VERSION")));
     for line in &args.provenance {
         match line.split_once('=') {

@@ -2,6 +2,7 @@
 
 use crate::logging;
 use anyhow::{Context, bail};
+use roentgen::assess::gates::Gates;
 use roentgen::bundle::{self, Bundle, Fallback, SelfTest, Signer, Store, Trust};
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::{Backend, Config};
@@ -50,11 +51,12 @@ pub(crate) fn load(directory: &Path, backend: Backend) -> anyhow::Result<(Bundle
     Ok((bundle, classifier))
 }
 
-/// Loads an opened bundle into the backend.
+/// Loads an opened bundle into the backend. Its gates are read too: a bundle in which they are unsound cannot be used.
 fn classifier(bundle: &Bundle, backend: Backend) -> anyhow::Result<OnnxClassifier> {
     if !backend.is_built() {
         bail!("this backend is not in this build: write auto or onnx");
     }
+    Gates::load(bundle)?;
     Ok(OnnxClassifier::load(bundle)?)
 }
 

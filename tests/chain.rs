@@ -27,6 +27,8 @@ fn weights_and_images_become_a_bundle_that_the_box_judges_with() {
     train(dir);
     quantize(dir);
     let measured = evaluate(dir);
+    sign(dir);
+    install(dir);
     let judged = classify(dir);
 
     assert_eq!(measured["n"], judged.len());
@@ -64,10 +66,33 @@ fn evaluate(dir: &Path) -> Value {
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 
-/// The box's program judges the test images and draws their evidence maps: the folder of each and the report on it.
+/// The maker's signature, over the bundle as it stands.
+fn sign(dir: &Path) {
+    done(dir, "keygen --no-password --out {}/maker.key");
+    done(dir, "pack --bundle {}/bundle --sign {}/maker.key");
+}
+
+/// A box that trusts the maker checks the signed bundle and makes it the active one.
+fn install(dir: &Path) {
+    let key = fs::read_to_string(dir.join("maker.key.pub")).unwrap();
+    let key = key.lines().last().unwrap();
+    let config = dir.join("roentgen.toml");
+    let text = format!("state_dir = {:?}\nbundles.trusted_keys = [{key:?}]\n", dir.join("state"));
+    fs::write(&config, text).unwrap();
+    for step in ["verify", "install"] {
+        let done = output(roentgend().args(["bundle", step]).arg(dir.join("bundle")).arg("--config").arg(&config));
+        assert_eq!(done.status.code(), Some(0), "{step}: {}", stderr(&done));
+    }
+    let listed = stdout(&output(roentgend().args(["bundle", "list", "--json", "--config"]).arg(&config)));
+    let listed: Value = serde_json::from_str(&listed).unwrap_or_else(|error| panic!("{error}: {listed}"));
+    let active: Vec<&Value> = listed.as_array().unwrap().iter().filter(|line| line["active"] == true).collect();
+    assert_eq!((active.len(), &active[0]["version"]), (1, &Value::from("0.0.1")), "{listed}");
+}
+
+/// The box's program judges the test images by the installed bundle and draws their evidence maps: the folder of each and the report on it.
 fn classify(dir: &Path) -> Vec<(String, Report)> {
     let mut command = roentgend();
-    command.args(["classify", "--json", "--bundle"]).arg(dir.join("bundle"));
+    command.args(["classify", "--json", "--config"]).arg(dir.join("roentgen.toml"));
     command.arg("--heatmap").arg(dir.join("pictures")).arg(dir.join("data/test"));
     let judged = output(&mut command);
     assert_eq!(judged.status.code(), Some(0), "{}", stderr(&judged));

@@ -5,7 +5,7 @@
 #[path = "common/host.rs"]
 mod chain;
 
-use chain::{CLASSES, done, refused, write_data, write_trunk};
+use chain::{CLASSES, done, refused, write_data, write_image, write_trunk};
 use roentgen::bundle::Bundle;
 use roentgen::report::NOTICE;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 /// The ids of the page's sections.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "float-int8",
     "confusion",
     "groups",
@@ -23,6 +23,7 @@ const SECTIONS: [&str; 12] = [
     "operating-points",
     "calibration",
     "abstention",
+    "out-of-domain",
     "quantization",
     "card",
     "method",
@@ -185,8 +186,9 @@ fn a_bundle_carries_its_report_as_json_and_as_a_page() {
     done(dir, train);
     fs::write(dir.join("card.md"), "# Tiny\n\nA *card* with <b>raw</b> & more.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
         .unwrap();
+    write_negatives(&dir.join("negatives"));
     let quantize = "quantize --model {}/trained.safetensors --data {}/data --out {}/bundle --calibration-images 8 \
-                    --card {}/card.md --provenance data=synthetic";
+                    --card {}/card.md --provenance data=synthetic --negatives {}/negatives";
     done(dir, quantize);
     let bundle = Bundle::open(&dir.join("bundle")).unwrap();
     assert!(bundle.manifest().files.contains_key("report.html"));
@@ -214,12 +216,14 @@ fn a_bundle_carries_its_report_as_json_and_as_a_page() {
         "/abstention/curve/0/1",
         "/abstention/reasons",
         "/populations/adult/float_accuracy",
+        "/populations/adult/classes/3/float_recall_ci95/0",
         "/sources/clinic D/classes/1/recall",
         "/source_alone/accuracy",
         "/paediatric_normals/share_ci95/1",
         "/robustness/tests/17/accuracy_points_ci95/0",
         "/shortcuts/tests/2/recalls/3",
         "/shortcuts/chance",
+        "/out_of_domain/2/share_ci95/1",
         "/statements/0/text",
         "/network_sha256",
         "/notice",
@@ -230,6 +234,16 @@ fn a_bundle_carries_its_report_as_json_and_as_a_page() {
         (&report["source_alone"]["of_one_class"], &report["source_alone"]["accuracy"]),
         (&2.into(), &0.75.into())
     );
+    let kinds: Vec<&Value> = report["out_of_domain"].as_array().unwrap().iter().map(|kind| &kind["id"]).collect();
+    assert_eq!(kinds, ["negatives", "upside_down", "inverted"]);
+    let negatives = &report["out_of_domain"][0];
+    assert_eq!((&negatives["n"], &negatives["refused"]), (&3.into(), &1.into()), "{negatives}");
+    assert_eq!(negatives["reasons"]["unknown_format"], 1, "{negatives}");
+    assert_eq!(negatives["reasons"]["noise"], 1, "{negatives}");
+    // A radiograph of the test split is in the wrong place there: whatever the box says of it is told.
+    let judged = negatives["judged"].as_array().unwrap().len() as u64;
+    assert_eq!(2 - judged, negatives["abstained"].as_u64().unwrap(), "{negatives}");
+    assert_eq!(report["out_of_domain"][1]["n"], 16, "as many as are changed for robustness: {report}");
     assert_eq!(report["network_sha256"], bundle.manifest().files["model.onnx"].as_str());
 
     let page = fs::read_to_string(dir.join("bundle/report.html")).unwrap();
@@ -253,12 +267,22 @@ fn a_bundle_carries_its_report_as_json_and_as_a_page() {
         assert_eq!(again[same], report[same], "{same}");
     }
     assert_eq!((&again["float"]["source"], &again["shortcuts"]), (&"recorded".into(), &Value::Null));
+    assert_eq!(again["out_of_domain"], Value::Array(Vec::new()));
     let page = fs::read_to_string(dir.join("again/report.html")).unwrap();
     check_page(&page, &again);
     assert!(page.contains("shortcut tests were left out") && page.contains("<em>card</em>"));
 
     let error = refused(dir, "evaluate --bundle {}/bundle --data {}/data --quick --full");
     assert!(error.contains("--full"), "{error}");
+}
+
+/// What is no radiograph: a text, noise, and, in the wrong place, a radiograph.
+fn write_negatives(dir: &Path) {
+    fs::create_dir_all(dir.join("more")).unwrap();
+    fs::write(dir.join("note.txt"), b"no picture").unwrap();
+    write_image(&dir.join("more/radiograph.png"), 2, 2200);
+    let noise = chain::noise(256 * 256, 3).into_iter().map(|x| (127.5 + 127.5 * x) as u8).collect();
+    image::GrayImage::from_raw(256, 256, noise).unwrap().save(dir.join("more/noise.png")).unwrap();
 }
 
 #[test]

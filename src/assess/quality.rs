@@ -1,25 +1,26 @@
 //! Fixed limits of image quality: what no chest radiograph that was worth taking exceeds. Not fitted, and not about
 //! anatomy: see [`super::gates`].
 //!
-//! Each limit was set well beyond the most extreme of 5001 radiographs of the training data (COVID-19 Radiography Database
-//! and NIH ChestX-ray8), whose extremes are given with it: a radiograph of another hospital is not to fail here.
+//! Each limit lies beyond the most extreme of the 4501 radiographs of the train and val splits (COVID-19 Radiography
+//! Database and NIH ChestX-ray8), whose extremes are given with it: a radiograph of another hospital is not to fail here.
+//! The test split has no part in them.
 
 use super::gates::reason;
 use super::view::View;
 use crate::radiograph::Radiograph;
 use crate::report::{Reason, ReasonCode};
 
-/// Pixels of the shorter side. The training data has 224 and 256.
+/// Pixels of the shorter side; train and val have 224 and 256.
 const MIN_SIDE: u32 = 180;
 /// Longer side by shorter side. A film of 35 × 43 cm has 1.23.
 const MAX_ASPECT: f32 = 2.0;
-/// Grey levels (of 255) from the 5th to the 95th percentile. The flattest training image has 51.
+/// Grey levels (of 255) from the 5th to the 95th percentile. The flattest of train and val has 47.
 const MIN_CONTRAST: f32 = 30.0;
-/// Share of black pixels inside the borders; at most 0.33 in the training data.
+/// Share of black pixels inside the borders; at most 0.33 in train and val.
 const MAX_BLACK: f32 = 0.6;
-/// Share of white pixels inside the borders; at most 0.20 in the training data.
+/// Share of white pixels inside the borders; at most 0.24 in train and val.
 const MAX_WHITE: f32 = 0.5;
-/// Share of the variance in detail finer than a 24th of the image; at most 0.26 in the training data.
+/// Share of the variance in detail finer than a 24th of the image; at most 0.26 in train and val.
 const MAX_FINE: f32 = 0.3;
 
 /// DICOM View Positions (PS3.3 C.8.11.4) of lateral projections.

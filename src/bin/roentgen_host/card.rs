@@ -71,7 +71,11 @@ pub(crate) fn markdown(text: &str, manifest: &Manifest, evaluation: &Evaluation)
         );
     }
     for statement in &evaluation.statements {
-        let mark = if statement.concern { "**Mind:** " } else { "" };
+        let mark = match (statement.concern, statement.unclear) {
+            (true, _) => "**Mind:** ",
+            (false, true) => "**Unclear:** ",
+            (false, false) => "",
+        };
         out += &format!("- {mark}{}\n", statement.text);
     }
     if evaluation.shortcuts.is_none() {

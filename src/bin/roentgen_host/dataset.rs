@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use roentgen::preprocess::preprocess;
 use roentgen::pseudonym::Key;
-use roentgen::radiograph::{self, Limits, Radiograph};
+use roentgen::radiograph::{self, Limits, Radiograph, Refusal};
 use roentgen::report::Label;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -58,16 +58,19 @@ pub(crate) struct Sample {
 impl Sample {
     /// The image, opened as the box opens it.
     pub(crate) fn radiograph(&self) -> Result<Radiograph> {
-        // Pseudonyms made here go nowhere, so any key will do.
-        let key = Key::from_bytes([0; 32]);
-        radiograph::open(&self.path, &Limits::default(), &key)
-            .map_err(|refusal| anyhow::anyhow!("{}: {refusal}", self.path.display()))
+        open(&self.path).map_err(|refusal| anyhow::anyhow!("{}: {refusal}", self.path.display()))
     }
 
     /// The network's input for this image: 224 × 224 grey levels, by the path that the box uses.
     pub(crate) fn input(&self) -> Result<Vec<u8>> {
         Ok(preprocess(&self.radiograph()?).into_data())
     }
+}
+
+/// An image file, opened as the box opens it.
+pub(crate) fn open(path: &Path) -> Result<Radiograph, Refusal> {
+    // Pseudonyms made here go nowhere, so any key will do.
+    radiograph::open(path, &Limits::default(), &Key::from_bytes([0; 32]))
 }
 
 /// A folder of images, sorted by path.

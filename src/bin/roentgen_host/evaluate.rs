@@ -6,7 +6,7 @@ use crate::evaluation::{Evaluation, FloatFigures, Judged, Source};
 use crate::features::{self, Cache};
 use crate::model;
 use crate::weights::FloatModel;
-use crate::{card, judge, page, read, robustness, write_whole};
+use crate::{card, judge, out_of_domain, page, read, robustness, write_whole};
 use anyhow::{Context, Result, ensure};
 use roentgen::bundle::Bundle;
 use serde::Deserialize;
@@ -23,14 +23,19 @@ pub(crate) const PAGE_FILE: &str = "report.html";
 const QUANTIZATION_FILE: &str = "quantization.json";
 
 /// How much is measured.
-#[derive(Debug, Clone, Copy, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Depth {
-    /// Leave out the changed images: robustness and shortcut tests, which cost five times as much as all the rest
+    /// Leave out the changed images: robustness, shortcut tests, turned and inverted images, which cost five times as
+    /// much as all the rest
     #[arg(long, conflicts_with = "full")]
     pub(crate) quick: bool,
     /// Change every image, and not a seeded subset
     #[arg(long)]
     pub(crate) full: bool,
+    /// A folder of pictures that are no frontal chest radiographs (other images, CT slices, photographs): how many of
+    /// them are not judged
+    #[arg(long, value_name = "DIR")]
+    pub(crate) negatives: Option<PathBuf>,
 }
 
 /// What `evaluate` is told.
@@ -69,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let (samples, split) = choose(&args.data, args.split, args.seed)?;
     let float = args.model.as_deref().map(|path| Float::open(path, args.cache.as_deref())).transpose()?;
-    let plan = Plan { data: &args.data, split, float: float.as_ref(), depth: args.depth };
+    let plan = Plan { data: &args.data, split, float: float.as_ref(), depth: &args.depth };
     let mut evaluation = evaluate(&bundle, &samples, &plan)?;
     if evaluation.float.is_none() {
         evaluation.float = recorded(&args.bundle)?;
@@ -137,7 +142,7 @@ pub(crate) struct Plan<'a> {
     /// The float model to compare with.
     pub(crate) float: Option<&'a Float>,
     /// How much.
-    pub(crate) depth: Depth,
+    pub(crate) depth: &'a Depth,
 }
 
 /// Judges the images by the bundle and, where given, by the float model.
@@ -154,6 +159,7 @@ pub(crate) fn evaluate(bundle: &Bundle, samples: &[Sample], plan: &Plan) -> Resu
         let (robustness, shortcuts) = robustness::run(bundle, &int8, plan.depth.full)?;
         (evaluation.robustness, evaluation.shortcuts) = (Some(robustness), Some(shortcuts));
     }
+    evaluation.out_of_domain = out_of_domain::run(bundle, &int8, plan.depth)?;
     if bundle.manifest().files.contains_key(QUANTIZATION_FILE) {
         let table = serde_json::from_slice(&bundle.read(QUANTIZATION_FILE)?);
         evaluation.quantization = Some(

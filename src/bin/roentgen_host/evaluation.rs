@@ -13,6 +13,7 @@ mod table;
 use crate::dataset::Sample;
 use crate::judge::Verdict;
 use crate::metrics::{Metrics, best, ratio};
+use crate::out_of_domain::Rejection;
 use crate::robustness::Suite;
 use abstention::Abstention;
 use groups::{Group, Rate, SourceAlone};
@@ -77,6 +78,9 @@ pub(crate) struct Evaluation {
     pub(crate) robustness: Option<Suite>,
     /// Int8 on images without what a reader reads; absent after `--quick`.
     pub(crate) shortcuts: Option<Suite>,
+    /// What the box makes of pictures that it should not judge; empty after `--quick` without `--negatives`.
+    #[serde(default)]
+    pub(crate) out_of_domain: Vec<Rejection>,
     /// The bundle's `quantization.json`, where it has one.
     pub(crate) quantization: Option<serde_json::Value>,
     /// Images that could not be read, with the reason; not among `n`.
@@ -206,6 +210,7 @@ impl Evaluation {
             paediatric_normals: groups::paediatric_normals(judged, &answers),
             robustness: None,
             shortcuts: None,
+            out_of_domain: Vec::new(),
             quantization: None,
             refused: Vec::new(),
             notice: NOTICE.into(),

@@ -68,7 +68,10 @@ impl Options {
             None => format!("the least probability reported lets the box abstain on {} of val", self.abstention),
         };
         let rate = self.false_abstention;
-        format!("temperature, gates and threshold fitted on the int8 network: each gate may turn away {rate}; {least}")
+        format!(
+            "temperature, gates and threshold fitted on the int8 network; each gate may turn away {rate} of val, those by \
+             distance also no more of train by gates fitted to the rest of it (the greater limit counts); {least}"
+        )
     }
 }
 

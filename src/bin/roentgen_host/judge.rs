@@ -60,7 +60,7 @@ pub(crate) fn int8(bundle: &Bundle, samples: &[Sample]) -> Result<Int8> {
                 out.samples.push(sample.clone());
                 out.verdicts.push(verdict);
             }
-            Err(reason) => out.refused.push(reason),
+            Err(error) => out.refused.push(format!("{error:#}")),
         }
     }
     ensure!(!out.samples.is_empty(), "no image could be judged{}", first_reason(&out.refused));
@@ -73,17 +73,17 @@ fn first_reason(refused: &[String]) -> String {
 
 /// Judges `count` radiographs that `open` makes, by their number; `what` is shown beside the progress. In the same order:
 /// the verdict, or why there is no radiograph.
-pub(crate) fn radiographs(
+pub(crate) fn radiographs<E: Send>(
     bundle: &Bundle,
     count: usize,
     what: &str,
-    open: impl Fn(usize) -> Result<Radiograph> + Sync,
-) -> Result<Vec<Result<Verdict, String>>> {
+    open: impl Fn(usize) -> Result<Radiograph, E> + Sync,
+) -> Result<Vec<Result<Verdict, E>>> {
     let workers = thread::available_parallelism().map_or(1, usize::from).min(count.max(1));
     let next = AtomicUsize::new(0);
     let progress = Progress::start(what, count);
     let assessor = Assessor::new(bundle, "host", Config::default())?;
-    let work = || -> Result<Vec<(usize, Result<Verdict, String>)>> {
+    let work = || -> Result<Vec<(usize, Result<Verdict, E>)>> {
         let mut classifier = OnnxClassifier::load(bundle)?;
         let mut part = Vec::new();
         loop {
@@ -93,7 +93,7 @@ pub(crate) fn radiographs(
             }
             let verdict = match open(index) {
                 Ok(radiograph) => Ok(judge(&mut classifier, &assessor, &radiograph)?),
-                Err(error) => Err(format!("{error:#}")),
+                Err(error) => Err(error),
             };
             part.push((index, verdict));
             progress.advance(1);

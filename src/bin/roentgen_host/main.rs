@@ -26,6 +26,7 @@ mod lower_cache;
 mod metrics;
 mod model;
 mod network;
+mod out_of_domain;
 mod pack;
 mod page;
 mod progress;

@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let draft = writer.clone().file(QUANTIZATION_FILE, table).write(&draft)?;
     let float = Float::new(&args.model, model, args.cache.as_deref())?;
     let split = Some(Split::Test.to_string());
-    let plan = Plan { data: &args.data, split, float: Some(&float), depth: args.depth };
+    let plan = Plan { data: &args.data, split, float: Some(&float), depth: &args.depth };
     let mut evaluation = evaluate(&draft, &test, &plan)?;
     record.label_agreement = evaluation.cost.as_ref().map(|cost| cost.label_agreement);
     record.label_agreement_images = evaluation.cost.as_ref().map(|_| evaluation.n);

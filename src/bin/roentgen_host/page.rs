@@ -1,5 +1,5 @@
 //! `report.html`: an evaluation as one page that loads nothing, for a screen, a phone or paper. What it shows is what
-//! `report.json` says; nothing is computed here.
+//! `report.json` says, or follows from it by a division or an interval (shares of reasons, the ends of a drawn line).
 
 mod first;
 mod html;
@@ -31,6 +31,7 @@ pub(crate) fn html(evaluation: &Evaluation, manifest: &Manifest, card: &str) -> 
         ("operating-points", "Operating points", sections::operating_points(evaluation)),
         ("calibration", "Calibration", trust::calibration(evaluation)),
         ("abstention", "Abstention", trust::abstention(evaluation)),
+        ("out-of-domain", "What it should not judge", trust::out_of_domain(evaluation)),
         ("quantization", "What quantization cost", sections::quantization(evaluation)),
         ("card", "Model card", sections::card(card, manifest)),
         ("method", "How this was measured", sections::method(evaluation)),

@@ -8,7 +8,7 @@ use crate::evaluation::intervals::{self, Bootstrap, Interval};
 use crate::judge::{self, Int8, Verdict};
 use crate::metrics::{Metrics, ratio};
 use crate::random::SplitMix;
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use perturb::{Perturbation, ROBUSTNESS, SHORTCUTS};
 use roentgen::bundle::Bundle;
 use roentgen::report::{Decision, Label};
@@ -72,22 +72,30 @@ pub(crate) struct Outcome {
 
 /// Runs both suites, robustness first, on what was judged unchanged already; `full` takes every image.
 pub(crate) fn run(bundle: &Bundle, unchanged: &Int8, full: bool) -> Result<(Suite, Suite)> {
-    let choose = |count| if full { (0..unchanged.samples.len()).collect() } else { subset(&unchanged.samples, count) };
-    let robust: Vec<usize> = choose(FOR_ROBUSTNESS);
-    let short: Vec<usize> = choose(FOR_SHORTCUTS);
+    let robust = chosen(&unchanged.samples, full);
+    let short = if full { robust.clone() } else { subset(&unchanged.samples, FOR_SHORTCUTS) };
     let jobs: Vec<(Perturbation, usize)> = pairs(&ROBUSTNESS, &robust).chain(pairs(&SHORTCUTS, &short)).collect();
     let verdicts = judge::radiographs(bundle, jobs.len(), "changed images", |job| {
         let (perturbation, index) = jobs[job];
-        perturbation.apply(&unchanged.samples[index].radiograph()?, SplitMix::of(&[SEED, index as u64]).next())
+        perturbation.apply(&unchanged.samples[index].radiograph()?, noise_seed(index))
     })?;
-    let verdicts: Vec<Verdict> =
-        verdicts.into_iter().collect::<Result<_, String>>().map_err(|reason| anyhow!("{reason}"))?;
+    let verdicts = verdicts.into_iter().collect::<Result<Vec<Verdict>>>()?;
     let (first, second) = verdicts.split_at(ROBUSTNESS.len() * robust.len());
     Ok((suite(unchanged, &robust, &ROBUSTNESS, first), suite(unchanged, &short, &SHORTCUTS, second)))
 }
 
 fn pairs<'a>(changes: &'a [Perturbation], images: &'a [usize]) -> impl Iterator<Item = (Perturbation, usize)> + 'a {
     changes.iter().flat_map(move |&change| images.iter().map(move |&index| (change, index)))
+}
+
+/// The numbers of the images that robustness is measured on, rising; `full` takes every one.
+pub(crate) fn chosen(samples: &[Sample], full: bool) -> Vec<usize> {
+    if full { (0..samples.len()).collect() } else { subset(samples, FOR_ROBUSTNESS) }
+}
+
+/// What the noise in an image follows from.
+pub(crate) fn noise_seed(index: usize) -> u64 {
+    SplitMix::of(&[SEED, index as u64]).next()
 }
 
 /// About `count` images in which every class, population within it and so on has the share that it has among all; the

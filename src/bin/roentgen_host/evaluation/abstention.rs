@@ -45,9 +45,7 @@ impl Abstention {
                 }
                 Decision::Abstained { reasons: given } => {
                     for reason in given {
-                        // Serialized, a code is its name.
-                        let code = serde_json::to_value(reason.code).unwrap_or_default();
-                        *reasons.entry(code.as_str().unwrap_or_default().to_owned()).or_default() += 1;
+                        *reasons.entry(code_name(reason.code)).or_default() += 1;
                     }
                 }
             }
@@ -65,6 +63,12 @@ impl Abstention {
             curve: thinned(curve(verdicts, &right)),
         }
     }
+}
+
+/// The name of a reason's or refusal's code, as it stands in reports.
+pub(crate) fn code_name(code: impl Serialize) -> String {
+    // Serialized, a code is its name.
+    serde_json::to_value(code).unwrap_or_default().as_str().unwrap_or_default().to_owned()
 }
 
 /// Coverage and accuracy down to every distinct probability of the best label.

@@ -27,7 +27,7 @@ pub(crate) struct Group {
     pub(crate) float_accuracy_ci95: Option<Interval>,
     /// Share of them that the box abstains on.
     pub(crate) abstained: f64,
-    /// Recall by int8 of each class that the group holds.
+    /// Recall of each class that the group holds.
     pub(crate) classes: Vec<GroupClass>,
 }
 
@@ -42,6 +42,12 @@ pub(crate) struct GroupClass {
     pub(crate) recall: f64,
     /// Wilson interval of it.
     pub(crate) recall_ci95: Interval,
+    /// Share of them that the float model finds, where it was run.
+    #[serde(default)]
+    pub(crate) float_recall: Option<f64>,
+    /// Wilson interval of it.
+    #[serde(default)]
+    pub(crate) float_recall_ci95: Option<Interval>,
 }
 
 /// How often something happened.
@@ -97,6 +103,8 @@ fn group(judged: &Judged, answers: &Answers, members: &[usize]) -> Group {
         n: class.n,
         recall: class.recall,
         recall_ci95: class.recall_ci95,
+        float_recall: float.as_ref().map(|float| float.classes[class.label as usize].recall),
+        float_recall_ci95: float.as_ref().map(|float| float.classes[class.label as usize].recall_ci95),
     });
     Group {
         n: int8.n,

@@ -3,6 +3,7 @@
 
 use super::Evaluation;
 use super::numbers::{count, percent, percent_range, points};
+use crate::out_of_domain::Rejection;
 use crate::robustness::{Outcome, Suite};
 use serde::{Deserialize, Serialize};
 
@@ -19,12 +20,22 @@ pub(crate) struct Statement {
     pub(crate) topic: String,
     /// Whether it is a reason not to trust the accuracy, or a bar that is missed.
     pub(crate) concern: bool,
+    /// Whether the images are too few to tell.
+    #[serde(default)]
+    pub(crate) unclear: bool,
     /// The words.
     pub(crate) text: String,
 }
 
 fn statement(topic: &str, concern: bool, text: String) -> Statement {
-    Statement { topic: topic.into(), concern, text }
+    Statement { topic: topic.into(), concern, unclear: false, text }
+}
+
+impl Statement {
+    /// The same, but for what too few images leave open.
+    fn unclear_if(self, unclear: bool) -> Self {
+        Self { unclear, ..self }
+    }
 }
 
 /// All that can be said of the figures that are there.
@@ -43,6 +54,7 @@ pub(crate) fn statements(of: &Evaluation) -> Vec<Statement> {
     out.extend(populations(of));
     out.extend(source_alone(of));
     out.extend(of.robustness.as_ref().map(robustness));
+    out.extend(of.out_of_domain.iter().map(rejection));
     out
 }
 
@@ -86,7 +98,7 @@ fn border_alone(suite: &Suite, test: &Outcome) -> Statement {
 }
 
 fn centre_alone(suite: &Suite, test: &Outcome) -> Statement {
-    let concern = significant_loss(test);
+    let (concern, unclear) = (significant_loss(test), !excludes_loss(test));
     let kept = format!(
         "With the border hidden and the lungs left it reaches {} (95\u{a0}% interval {}), {} points against the whole \
          image ({})",
@@ -95,11 +107,14 @@ fn centre_alone(suite: &Suite, test: &Outcome) -> Statement {
         points(test.accuracy_points),
         percent(suite.undisturbed.accuracy)
     );
-    let text = match concern {
-        true => format!("{kept}: it leans on what stands at the border, or on the frame itself."),
-        false => format!("{kept}: it does not need the border."),
+    let text = match (concern, unclear) {
+        (true, _) => format!("{kept}: it leans on what stands at the border, or on the frame itself."),
+        (false, false) => format!("{kept}: it does not need the border."),
+        (false, true) => {
+            format!("{kept}: {} are too few to tell whether it needs the border.", count(suite.n, "image"))
+        }
     };
-    statement(&test.id, concern, text)
+    statement(&test.id, concern, text).unclear_if(!concern && unclear)
 }
 
 fn thumbnail(suite: &Suite, test: &Outcome) -> Statement {
@@ -128,10 +143,11 @@ fn paediatric(of: &Evaluation) -> Option<Statement> {
         if met { "within" } else { "above" },
         100.0 * rate.limit
     );
-    if met && rate.share_ci95[1] > rate.limit {
+    let unclear = met && rate.share_ci95[1] > rate.limit;
+    if unclear {
         text += " They are too few to be sure of it.";
     }
-    Some(statement("paediatric_normals", !met, text))
+    Some(statement("paediatric_normals", !met, text).unclear_if(unclear))
 }
 
 fn populations(of: &Evaluation) -> Option<Statement> {
@@ -182,17 +198,45 @@ fn significant_loss(test: &Outcome) -> bool {
     test.accuracy_points_ci95.is_some_and(|[_, high]| high < 0.0) && test.accuracy_points <= -SMALL_LOSS
 }
 
+/// Whether a loss that is worth speaking of lies outside the paired interval.
+fn excludes_loss(test: &Outcome) -> bool {
+    test.accuracy_points_ci95.is_some_and(|[low, _]| low > -SMALL_LOSS)
+}
+
+/// What the box makes of one kind of picture that it should not judge.
+fn rejection(of: &Rejection) -> Statement {
+    let met = of.share >= of.at_least;
+    let mut text = format!(
+        "{}: of {} it does not judge {} (95\u{a0}% interval {}), {} the {:.0}\u{a0}% that are asked for.",
+        of.title,
+        of.n,
+        percent(of.share),
+        percent_range(of.share_ci95),
+        if met { "not below" } else { "below" },
+        100.0 * of.at_least
+    );
+    let unclear = met && of.share_ci95[0] < of.at_least;
+    if unclear {
+        text += " They are too few to be sure of it.";
+    }
+    statement(&of.id, !met, text).unclear_if(unclear)
+}
+
 fn robustness(suite: &Suite) -> Statement {
     let mut worst: Vec<&Outcome> = suite.tests.iter().filter(|test| significant_loss(test)).collect();
     worst.sort_by(|a, b| a.accuracy_points.total_cmp(&b.accuracy_points));
     let all = suite.tests.len();
     if worst.is_empty() {
-        let text = format!(
+        let open = suite.tests.iter().filter(|test| !excludes_loss(test)).count();
+        let mut text = format!(
             "None of {all} changes that should not matter (blur, noise, resolution, JPEG, crop, rotation, exposure) lowers the \
              accuracy on {} by more than {SMALL_LOSS:.0} points, beyond chance.",
             count(suite.n, "image")
         );
-        return statement("robustness", false, text);
+        if open > 0 {
+            text += &format!(" For {open} of them the images are too few to exclude it.");
+        }
+        return statement("robustness", false, text).unclear_if(open > 0);
     }
     let named: Vec<String> = worst
         .iter()
@@ -253,13 +297,48 @@ mod tests {
 
         let whole = suite(Vec::new());
         assert!(centre_alone(&whole, &outcome("centre_alone", 150, 200, -20.0)).concern);
-        assert!(!centre_alone(&whole, &outcome("centre_alone", 188, 200, -1.0)).concern);
+        let said = |points| {
+            let said = centre_alone(&whole, &outcome("centre_alone", 188, 200, points));
+            (said.concern, said.unclear, said.text.contains("does not need"), said.text.contains("too few to tell"))
+        };
+        assert_eq!(said(-0.5), (false, false, true, false));
+        // An interval from −2.5 to −0.5 excludes neither that nothing is lost worth a word, nor that something is.
+        assert_eq!(said(-1.5), (false, true, false, true));
+        let mut unknown = outcome("centre_alone", 188, 200, -0.5);
+        unknown.accuracy_points_ci95 = None;
+        assert!(centre_alone(&whole, &unknown).unclear);
 
         let calm = suite(vec![outcome("blur_1", 189, 200, -0.5), outcome("blur_2", 195, 200, 2.5)]);
-        assert!(!robustness(&calm).concern);
+        assert!(!robustness(&calm).concern && !robustness(&calm).unclear);
+        let open = suite(vec![outcome("blur_1", 189, 200, -0.5), outcome("blur_2", 187, 200, -1.5)]);
+        assert!(robustness(&open).unclear && robustness(&open).text.contains("For 1 of them"));
         let shaken = suite(vec![outcome("blur_1", 150, 200, -20.0), outcome("blur_2", 189, 200, -0.5)]);
         assert!(
             robustness(&shaken).text.contains("1 lowers") && robustness(&shaken).text.contains("blur (−20.0 points)")
+        );
+
+        let stopped = |hits, n| {
+            let (share, share_ci95) = (hits as f64 / n as f64, wilson(hits, n));
+            let (id, title) = ("negatives".into(), "Other pictures".into());
+            let (reasons, judged) = (Default::default(), Vec::new());
+            let of = Rejection {
+                id,
+                title,
+                n,
+                refused: 0,
+                abstained: hits,
+                share,
+                share_ci95,
+                at_least: 0.95,
+                reasons,
+                judged,
+            };
+            let said = rejection(&of);
+            (said.concern, said.unclear)
+        };
+        assert_eq!(
+            [stopped(380, 380), stopped(38, 38), stopped(30, 38)],
+            [(false, false), (false, true), (true, false)]
         );
     }
 }

@@ -48,6 +48,16 @@ impl Evaluation {
         for (reason, count) in &self.abstention.reasons {
             out += &format!("  {reason}: {count}\n");
         }
+        for kind in &self.out_of_domain {
+            out += &format!("{}: {:.2} % of {} not judged", kind.title, 100.0 * kind.share, kind.n);
+            out += &format!(" ({} refused, {} abstained on)\n", kind.refused, kind.abstained);
+            for (reason, count) in &kind.reasons {
+                out += &format!("  {reason}: {count}\n");
+            }
+            for file in &kind.judged {
+                out += &format!("  judged all the same: {file}\n");
+            }
+        }
         for (what, suite) in [("what should not matter", &self.robustness), ("shortcut tests", &self.shortcuts)] {
             if let Some(suite) = suite {
                 out += &format!("\n{what}: {}", suite.table());

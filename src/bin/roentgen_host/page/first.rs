@@ -95,7 +95,11 @@ fn headline(of: &Evaluation) -> String {
 fn findings(of: &Evaluation) -> String {
     let mut out = String::from("<div class=\"findings\"><h2>Before you believe these figures</h2>\n<ul>\n");
     for statement in &of.statements {
-        let (class, mark) = if statement.concern { ("concern", "Mind") } else { ("calm", "Good") };
+        let (class, mark) = match (statement.concern, statement.unclear) {
+            (true, _) => ("concern", "Mind"),
+            (false, true) => ("unclear", "Unclear"),
+            (false, false) => ("calm", "Good"),
+        };
         out += &format!("<li class=\"{class}\"><b>{mark}</b> {}</li>\n", escape(&statement.text));
     }
     if of.shortcuts.is_none() {

@@ -135,10 +135,13 @@ fn group_table(what: &str, groups: &BTreeMap<String, Group>) -> String {
                 .iter()
                 .map(|class| {
                     let title = escape(class.label.title());
+                    let float = class.float_recall.zip(class.float_recall_ci95);
                     format!(
-                        "<span class=\"item\">{title}: {} (n {})</span>",
+                        "<span class=\"item\">{title} (n {}): {}{}</span>",
+                        count(class.n),
                         percent_with(class.recall, class.recall_ci95),
-                        count(class.n)
+                        float
+                            .map_or_else(String::new, |(share, ends)| format!("; float {}", percent_with(share, ends)))
                     )
                 })
                 .collect();
@@ -204,8 +207,9 @@ pub(crate) fn operating_points(of: &Evaluation) -> String {
         classes().map(row).collect::<Vec<_>>()
     };
     let mut out = String::from(
-        "<p>int8, one class against the rest. The thresholds were chosen on these very images: on others expect a little \
-         less.</p>\n<h3>Sensitivity at a specificity of at least …</h3>\n",
+        "<p>int8, one class against the rest. <strong>Optimistic:</strong> each threshold was chosen on the very images \
+         that it is measured on, and the intervals do not know of that choice. On other images expect less; before use \
+         choose a threshold on images of the clinic, and measure it on others.</p>\n<h3>Sensitivity at a specificity of at least …</h3>\n",
     );
     let sensitivity = |point: &OperatingPoint| percent_with(point.sensitivity, point.sensitivity_ci95);
     let specificity = |point: &OperatingPoint| percent_with(point.specificity, point.specificity_ci95);

@@ -1,4 +1,4 @@
-//! Sections on how far the figures can be trusted: shortcut tests, robustness, calibration, abstention.
+//! Sections on how far the figures can be trusted: shortcut tests, robustness, calibration, abstention, pictures that must not be judged.
 
 use super::html::{
     count, escape, interval, number, number_interval, percent, percent_with, plate, points, points_interval, table,
@@ -7,6 +7,7 @@ use super::plots;
 use crate::evaluation::Evaluation;
 use crate::evaluation::reliability::Reliability;
 use crate::metrics::ratio;
+use crate::out_of_domain::Rejection;
 use crate::robustness::{Outcome, Suite};
 use roentgen::report::Label;
 
@@ -154,5 +155,42 @@ pub(crate) fn abstention(of: &Evaluation) -> String {
         true => "<p>No image was abstained on.</p>\n".to_owned(),
         false => table(&["Reason", "Images", "Share of all"], &rows) + "<p>An image may have several reasons.</p>\n",
     };
+    out
+}
+
+/// Pictures that are no upright frontal chest radiographs.
+pub(crate) fn out_of_domain(of: &Evaluation) -> String {
+    if of.out_of_domain.is_empty() {
+        return "<p>Left out: this evaluation was a quick one (<code>--quick</code>), and no folder of other pictures was \
+                given (<code>--negatives</code>).</p>\n"
+            .into();
+    }
+    let row = |kind: &Rejection| {
+        let reason = |(code, &n): (&String, &usize)| {
+            format!("<span class=\"item\"><code>{}</code>: {}</span>", escape(code), count(n))
+        };
+        vec![
+            escape(&kind.title),
+            count(kind.n),
+            percent_with(kind.share, kind.share_ci95),
+            percent(kind.at_least),
+            count(kind.refused),
+            count(kind.abstained),
+            kind.reasons.iter().map(reason).collect(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = of.out_of_domain.iter().map(row).collect();
+    let head = ["", "n", "Not judged", "Asked for", "Refused", "Abstained on", "Reasons"];
+    let mut out = String::from(
+        "<p>A box must not judge these: it refuses the file, or it abstains. A picture may have several reasons.</p>\n",
+    );
+    out += &table(&head, &rows);
+    for kind in of.out_of_domain.iter().filter(|kind| !kind.judged.is_empty()) {
+        let judged: Vec<String> = kind.judged.iter().map(|file| escape(file)).collect();
+        out += &format!("<p>Judged all the same: {}.</p>\n", judged.join(", "));
+    }
+    if !of.out_of_domain.iter().any(|kind| kind.id == "negatives") {
+        out += "<p>Pictures of other things were not measured: give <code>--negatives</code>.</p>\n";
+    }
     out
 }

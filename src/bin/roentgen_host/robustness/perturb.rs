@@ -1,4 +1,5 @@
-//! Changes to a radiograph that should not change its reading, and those that take away what a reader reads. They work on
+//! Changes to a radiograph that should not change its reading, those that take away what a reader reads, and those after
+//! which it must not be judged. They work on
 //! the 224 × 224 grey levels that the network sees, so that a strength means the same for every source. Not training's
 //! random augmentation: each is fixed, so that figures repeat.
 
@@ -46,6 +47,10 @@ pub(crate) enum Perturbation {
     CentreAlone,
     /// A thumbnail of this side, enlarged.
     Thumbnail(usize),
+    /// Turned by half.
+    UpsideDown,
+    /// Black and white exchanged.
+    Inverted,
 }
 
 /// What should not matter.
@@ -74,6 +79,9 @@ pub(crate) const ROBUSTNESS: [Perturbation; 18] = [
 pub(crate) const SHORTCUTS: [Perturbation; 3] =
     [Perturbation::BorderAlone, Perturbation::CentreAlone, Perturbation::Thumbnail(16)];
 
+/// What makes a radiograph one that must not be judged.
+pub(crate) const NOT_TO_BE_JUDGED: [Perturbation; 2] = [Perturbation::UpsideDown, Perturbation::Inverted];
+
 impl Perturbation {
     /// A short name for programs.
     pub(crate) fn id(self) -> String {
@@ -90,6 +98,8 @@ impl Perturbation {
             Self::BorderAlone => "border_alone".into(),
             Self::CentreAlone => "centre_alone".into(),
             Self::Thumbnail(side) => format!("thumbnail_{side}"),
+            Self::UpsideDown => "upside_down".into(),
+            Self::Inverted => "inverted".into(),
         }
     }
 
@@ -108,6 +118,8 @@ impl Perturbation {
             Self::BorderAlone => "Border alone, lungs hidden".into(),
             Self::CentreAlone => "Lungs alone, border hidden".into(),
             Self::Thumbnail(side) => format!("Thumbnail of {side} × {side} px"),
+            Self::UpsideDown => "Radiographs turned upside down".into(),
+            Self::Inverted => "Radiographs with black and white exchanged".into(),
         }
     }
 
@@ -130,6 +142,8 @@ impl Perturbation {
             Self::TwelveBits => twelve = Some(twelve_bits(&grey, &mut random)),
             Self::BorderAlone => paint(&mut x, mean, |row, column| inner(row) && inner(column)),
             Self::CentreAlone => paint(&mut x, mean, |row, column| !(inner(row) && inner(column))),
+            Self::UpsideDown => x.reverse(),
+            Self::Inverted => x.iter_mut().for_each(|level| *level = 255.0 - *level),
         }
         let rounded = || Pixels::Grey8(x.iter().map(|level| level.round().clamp(0.0, 255.0) as u8).collect());
         let pixels = twelve.unwrap_or_else(rounded);
@@ -215,7 +229,7 @@ mod tests {
 
     #[test]
     fn each_has_its_own_name_and_changes_the_image_and_repeats() {
-        let all: Vec<Perturbation> = ROBUSTNESS.into_iter().chain(SHORTCUTS).collect();
+        let all: Vec<Perturbation> = ROBUSTNESS.into_iter().chain(SHORTCUTS).chain(NOT_TO_BE_JUDGED).collect();
         let names: BTreeSet<String> = all.iter().flat_map(|p| [p.id(), p.title()]).collect();
         assert_eq!(names.len(), 2 * all.len());
         for perturbation in all {
@@ -260,6 +274,13 @@ mod tests {
         assert!((inside as f64 / (N * N) as f64 - 0.64).abs() < 0.01, "the square is 64 % of the area");
         let (_, corners) = changed(Perturbation::MarkersMasked);
         assert_eq!((corners[0], corners[N / 2]), (corners[N * N - 1], before[N / 2]));
+    }
+
+    #[test]
+    fn upside_down_and_inverted_are_what_they_say() {
+        let (before, turned) = changed(Perturbation::UpsideDown);
+        let (_, inverted) = changed(Perturbation::Inverted);
+        assert!((0..N * N).all(|at| turned[at] == before[N * N - 1 - at] && inverted[at] == 255 - before[at]));
     }
 
     #[test]

@@ -74,6 +74,29 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
     assert!(broken.len() == 1 && broken[0].as_str().unwrap().contains("broken.png"), "{broken:?}");
     let table = done(dir, "evaluate --bundle {}/bundle --data {}/data/val --quick");
     assert!(table.contains("as recorded when the bundle was made") && table.contains("n 16"), "{table}");
+
+    // Fitted again it is another version, and says by what.
+    let fit = "fit --bundle {}/bundle --data {}/data --out {}/fitted";
+    done(dir, &format!("{fit} --version 1.2.4 --false-abstention 0.25 --min-probability 0.5"));
+    let fitted = Bundle::open(&dir.join("fitted")).unwrap();
+    assert_eq!((fitted.manifest().version.as_str(), fitted.manifest().thresholds.min_probability), ("1.2.4", 0.5));
+    let said = &fitted.manifest().provenance;
+    assert!(said["abstention"].contains("0.25") && said["abstention"].contains("set to 0.5"), "{said:?}");
+    assert!(said["abstention_images"].contains("32 images of train and 16 of val"), "{said:?}");
+    assert_eq!(said["data"], "synthetic");
+    for (wrong, named) in [
+        ("", "--version"),
+        ("--version 1.2.3", "later than 1.2.3"),
+        ("--version 1.2.4 --min-probability 2", "--min-probability"),
+        ("--version 1.2.4 --false-abstention 2", "--false-abstention"),
+    ] {
+        let error = refused(dir, &format!("{fit} {wrong}"));
+        assert!(error.contains(named) && !error.contains("int8"), "refused before any work: {error}");
+    }
+    let error = refused(dir, &format!("{quantize} --abstention 2"));
+    assert!(error.contains("--abstention"), "{error}");
+    let error = refused(dir, &format!("{train} --unfreeze block5 --fine-lr 0"));
+    assert!(error.contains("--fine-lr"), "{error}");
 }
 
 #[test]

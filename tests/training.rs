@@ -70,6 +70,11 @@ fn a_run_that_was_killed_goes_on_as_if_nothing_had_been() {
     let error = refused(dir, &often);
     assert!(error.contains("cut.safetensors.checkpoint"), "{error}");
     fs::write(&checkpoint, whole).unwrap();
+    // The best pass is chosen by val: with another val it is another run.
+    fs::rename(dir.join("data/val/covid/100.png"), dir.join("away.png")).unwrap();
+    let error = refused(dir, &often);
+    assert!(error.contains("cut.safetensors.checkpoint"), "{error}");
+    fs::rename(dir.join("away.png"), dir.join("data/val/covid/100.png")).unwrap();
 
     let said = done(dir, &often);
     assert!(said.contains("Going on after step"), "{said}");
@@ -81,6 +86,22 @@ fn a_run_that_was_killed_goes_on_as_if_nothing_had_been() {
     assert_eq!(figures("cut.csv"), figures("whole.csv"), "all but the minutes");
     assert_eq!(figures("cut.csv").len(), 1 + 4);
     assert!(fs::read_to_string(dir.join("cut.svg")).unwrap().contains("val macro F1"));
+}
+
+#[test]
+fn a_clock_that_runs_out_with_a_pass_adds_no_empty_one() {
+    let folder = prepared();
+    let dir = folder.path();
+    // One step a pass, and time for no more than the first.
+    let short = "train --model {}/model.safetensors --data {}/data --out {}/short.safetensors --lr 0.01 --epochs 20 \
+                 --unfreeze block5 --fine-epochs 3 --fine-batch 32 --minutes 1e-12 --log {}/short.csv";
+    done(dir, short);
+    let log = fs::read_to_string(dir.join("short.csv")).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines.len(), 1 + 1, "{log}");
+    let loss: f64 = lines[1].split(',').nth(1).unwrap().parse().unwrap();
+    assert!(loss > 0.0, "{log}");
+    assert!(dir.join("short.safetensors").exists());
 }
 
 #[test]

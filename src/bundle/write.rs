@@ -61,6 +61,13 @@ impl BundleWriter {
         self
     }
 
+    /// Makes it another version of the same bundle, with `provenance` in place of the lines of the same keys.
+    pub fn versioned(mut self, version: &str, provenance: BTreeMap<String, String>) -> Self {
+        self.manifest.version = version.to_owned();
+        self.manifest.provenance.extend(provenance);
+        self
+    }
+
     /// Adds a file, e.g. `README.md` or `report.json`; `name` is its path inside the bundle, with `/`.
     pub fn file(mut self, name: &str, bytes: Vec<u8>) -> Self {
         self.files.insert(name.to_owned(), bytes);

@@ -207,12 +207,20 @@ pub(crate) fn manifest_column(dir: &Path, name: &str) -> Result<BTreeMap<PathBuf
     let (Some(file), Some(wanted)) = (column("path"), column(name)) else {
         return Ok(BTreeMap::new());
     };
-    Ok(lines
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split(',').collect();
-            Some((PathBuf::from(fields.get(file)?), (*fields.get(wanted)?).to_owned()))
-        })
-        .collect())
+    let mut found = BTreeMap::new();
+    for (index, line) in lines.enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let fields: Vec<&str> = line.split(',').collect();
+        // A quoted comma would shift the columns unnoticed.
+        ensure!(
+            fields.len() == header.len() && !line.contains('"'),
+            "line {} of {} must have {} fields without quotes, as its first line has",
+            index + 2,
+            path.display(),
+            header.len()
+        );
+        found.insert(PathBuf::from(fields[file]), fields[wanted].to_owned());
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -252,6 +260,23 @@ mod tests {
         let flat = tempfile::tempdir().unwrap();
         touch(flat.path(), &["normal/a.png", "normal/.hidden", "Lung_Opacity/b.png"]);
         assert_eq!(Dataset::open(flat.path()).unwrap().samples.len(), 2);
+    }
+
+    #[test]
+    fn a_manifest_whose_columns_could_shift_is_refused_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let column = |text: &str| {
+            std::fs::write(dir.path().join("manifest.csv"), text).unwrap();
+            manifest_column(dir.path(), "source")
+        };
+        let sound = column("path,source\na.png,Clinic A\n\nb.png,\n").unwrap();
+        assert_eq!(sound[Path::new("a.png")], "Clinic A");
+        assert_eq!((sound.len(), &*sound[Path::new("b.png")]), (2, ""));
+        for broken in ["b.png,\"Clinic, B\"", "b.png,\"B\"", "b.png", "b.png,Clinic, B"] {
+            let error = column(&format!("path,source\na.png,A\n{broken}\n")).unwrap_err().to_string();
+            assert!(error.contains("line 3") && error.contains("manifest.csv"), "{error}");
+        }
+        assert!(column("path,class\na.png\n").unwrap().is_empty(), "without the column nothing is read");
     }
 
     #[test]

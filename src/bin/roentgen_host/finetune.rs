@@ -74,7 +74,6 @@ struct Run<'a> {
 /// macro F1), and their logits on it, computed in f32.
 pub(crate) fn finetune(job: Job<'_>) -> Result<(FloatModel, Vec<[f32; 4]>)> {
     let Job { mut model, first_block, train, val, settings, seed, out, cache } = job;
-    settings.check()?;
     let device = crate::device::device();
     let split = model.trunk.iter().position(|conv| conv.block() >= Some(first_block)).context("no such block")?;
     let net = Net {
@@ -89,7 +88,7 @@ pub(crate) fn finetune(job: Job<'_>) -> Result<(FloatModel, Vec<[f32; 4]>)> {
         device,
     };
     let checkpoint = checkpoint_path(out);
-    let fingerprint = fingerprint(&model, split, &train, settings, seed);
+    let fingerprint = fingerprint(&model, split, [&train, val], settings, seed);
     let mut state = run.begin(net, &checkpoint, &fingerprint)?;
     let steps_an_epoch = train.inputs.len().div_ceil(settings.fine_batch);
     let total = steps_an_epoch * settings.fine_epochs;
@@ -131,6 +130,10 @@ pub(crate) fn finetune(job: Job<'_>) -> Result<(FloatModel, Vec<[f32; 4]>)> {
             }
         }
         progress.finish();
+        if state.done == epoch * steps_an_epoch {
+            // The clock ran out with the pass before: there is nothing new to judge.
+            break;
+        }
         over |= state.done >= total;
         run.finish_epoch(&mut state, epoch + 1, val)?;
         if let Some(chosen) = state.chosen.as_ref().filter(|chosen| chosen.epoch == epoch + 1) {
@@ -267,13 +270,17 @@ impl Run<'_> {
 }
 
 /// What tells one run from another: SHA-256 (hex) of everything that shapes its steps, but not of what only rounds.
-fn fingerprint(model: &FloatModel, split: usize, train: &Images, settings: &Settings, seed: u64) -> String {
+fn fingerprint(model: &FloatModel, split: usize, sets: [&Images; 2], settings: &Settings, seed: u64) -> String {
     let mut hash = Sha256::new();
     hash.update(format!("{split} {seed} {} {:?} {}", settings.fine_epochs, settings.minutes, settings.words()));
     hash.update(model.trunk_sha256());
-    for (input, label) in train.inputs.iter().zip(&train.labels) {
-        hash.update(input);
-        hash.update([*label as u8]);
+    // val too: the best pass is chosen by it.
+    for images in sets {
+        hash.update((images.inputs.len() as u64).to_le_bytes());
+        for (input, label) in images.inputs.iter().zip(&images.labels) {
+            hash.update(input);
+            hash.update([*label as u8]);
+        }
     }
     crate::hex(&hash.finalize())
 }

@@ -16,7 +16,7 @@ use crate::judge::{self, Verdict};
 use crate::progress::Progress;
 use crate::random::SplitMix;
 use crate::training::fit_temperature;
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use principal::Principal;
 use rayon::prelude::*;
 use roentgen::assess::gates::{Gates, Pose, Subspace, direction, energy};
@@ -25,6 +25,7 @@ use roentgen::assess::{findings, quality};
 use roentgen::bundle::{Bundle, BundleWriter, Calibration, GATES_FILE, GATES_SCHEMA, GateLimits, Manifest, Thresholds};
 use roentgen::preprocess::preprocess;
 use roentgen::report::{Label, ReasonCode};
+use semver::Version;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -61,6 +62,16 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Refuses what cannot be meant, before any work.
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!((0.0..1.0).contains(&self.false_abstention), "--false-abstention goes from 0 to less than 1");
+        ensure!((0.0..1.0).contains(&self.abstention), "--abstention goes from 0 to less than 1");
+        let least = self.min_probability.unwrap_or(0.0);
+        ensure!((0.0..=1.0).contains(&least), "--min-probability goes from 0 to 1");
+        ensure!(self.gate_images >= Label::ALL.len(), "--gate-images must be at least one of each class");
+        Ok(())
+    }
+
     /// What was done with them, in words, for the bundle's provenance.
     pub(crate) fn provenance(&self) -> String {
         let least = match self.min_probability {
@@ -81,12 +92,16 @@ pub(crate) struct Args {
     /// The bundle; it is read and not changed
     #[arg(long)]
     bundle: PathBuf,
-    /// The images its network was trained on: train and val are used
+    /// Labelled images, those it was trained on or a clinic's own: train fits the gates, val sets limits, temperature and
+    /// threshold
     #[arg(long)]
     data: PathBuf,
     /// Where to write the fitted bundle, unsigned
     #[arg(long)]
     out: PathBuf,
+    /// The fitted bundle's version, later than that of --bundle: a box takes no other bundle of the same version
+    #[arg(long)]
+    version: String,
     /// The seed given to train: divides data that has no splits
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -96,13 +111,40 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    args.options.check()?;
     let bundle = Bundle::open(&args.bundle)?;
+    check_version(&args.version, &bundle.manifest().version)?;
     let mut data = Dataset::open(&args.data)?;
     data.assign_splits(args.seed);
     let fitted = fit(&bundle, &data, &args.options)?;
-    let written = fitted.into(BundleWriter::of(&bundle)?)?.write(&args.out)?;
+    let count = |split| data.of(split).len();
+    let provenance = BTreeMap::from([
+        ("abstention".to_owned(), args.options.provenance()),
+        (
+            "abstention_images".to_owned(),
+            format!(
+                "fitted again on {} images of train and {} of val, not on those counted here; the figures in its report and \
+                 card are of version {}, before that",
+                count(Split::Train),
+                count(Split::Val),
+                bundle.manifest().version
+            ),
+        ),
+    ]);
+    let writer = BundleWriter::of(&bundle)?.versioned(&args.version, provenance);
+    let written = fitted.into(writer)?.write(&args.out)?;
     println!("Bundle written to {}, SHA-256 {}", args.out.display(), written.sha256());
     println!("Its report and card still hold the figures of before: measure it with `roentgen-host evaluate`.");
+    Ok(())
+}
+
+/// Refuses a version that a box which has the bundle would not take as a later one.
+fn check_version(version: &str, before: &str) -> Result<()> {
+    let told = || format!("--version {version:?} is no semantic version, like 1.2.0");
+    let later = Version::parse(version).with_context(told)?;
+    if let Ok(before) = Version::parse(before) {
+        ensure!(later > before, "--version {version} must be later than {before}, the version of --bundle");
+    }
     Ok(())
 }
 
@@ -319,6 +361,29 @@ fn share(part: usize, all: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_must_be_later() {
+        assert!(check_version("1.2.1", "1.2.0").is_ok() && check_version("0.1.0", "of old").is_ok());
+        for wrong in ["1.2.0", "1.1.9", "1.2.0-rc.1", "two", ""] {
+            assert!(check_version(wrong, "1.2.0").unwrap_err().to_string().contains("--version"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_that_cannot_be_meant_are_refused() {
+        let sound = || Options { false_abstention: 0.005, abstention: 0.035, min_probability: None, gate_images: 1200 };
+        assert!(sound().check().is_ok());
+        for (wrong, named) in [
+            (Options { false_abstention: 2.0, ..sound() }, "--false-abstention"),
+            (Options { false_abstention: f64::NAN, ..sound() }, "--false-abstention"),
+            (Options { abstention: -0.1, ..sound() }, "--abstention"),
+            (Options { min_probability: Some(2.0), ..sound() }, "--min-probability"),
+            (Options { gate_images: 3, ..sound() }, "--gate-images"),
+        ] {
+            assert!(wrong.check().unwrap_err().to_string().contains(named), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn no_more_than_the_rate_exceeds_the_quantile() {

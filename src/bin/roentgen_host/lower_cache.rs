@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{PoisonError, RwLock};
 
 /// Bytes of the check sum that ends a record, by which an absent or torn one is known.
 const CHECK: usize = 8;
@@ -45,7 +45,8 @@ impl Extent {
 pub(crate) struct LowerCache {
     path: PathBuf,
     extent: Extent,
-    file: Mutex<File>,
+    /// The file behind the map. Whoever reads the map holds the lock for reading, whoever writes to the file for writing.
+    file: RwLock<File>,
     map: Mmap,
 }
 
@@ -79,7 +80,7 @@ impl LowerCache {
             bytes as f64 / GB
         );
         let map = map(&file).with_context(told)?;
-        Ok(Self { path, extent, file: Mutex::new(file), map })
+        Ok(Self { path, extent, file: RwLock::new(file), map })
     }
 
     /// Numbers in a record.
@@ -90,15 +91,16 @@ impl LowerCache {
     /// A record, if it is there and whole.
     pub(crate) fn get(&self, record: usize) -> Option<Vec<f16>> {
         let bytes = self.extent.record_bytes();
-        let (values, check) = self.map.get(record * bytes..(record + 1) * bytes)?.split_at(bytes - CHECK);
-        // A place never written to holds zeros, the first bytes of no SHA-256 in practice: told at once.
-        if check == [0; CHECK] || Sha256::digest(values)[..CHECK] != *check {
-            return None;
-        }
-        Some(values.as_chunks::<2>().0.iter().map(|&value| f16::from_le_bytes(value)).collect())
+        let copy = {
+            // A thread that panicked while writing left at worst a torn record, which its check sum tells.
+            let _reading = self.file.read().unwrap_or_else(PoisonError::into_inner);
+            self.map.get(record * bytes..(record + 1) * bytes)?.to_vec()
+        };
+        whole(&copy)
     }
 
-    /// Keeps a record and returns it rounded; numbers beyond f16's range become its greatest.
+    /// Keeps a record and returns it rounded; numbers beyond f16's range become its greatest. A record that is there and
+    /// whole stays as it is and is returned instead.
     pub(crate) fn put(&self, record: usize, values: &[f32]) -> Result<Vec<f16>> {
         use std::io::{Seek, SeekFrom, Write};
         ensure!(
@@ -113,8 +115,11 @@ impl LowerCache {
         let check = Sha256::digest(&bytes);
         bytes.extend_from_slice(&check[..CHECK]);
         let at = record as u64 * self.extent.record_bytes() as u64;
-        // A thread that panicked while holding the lock left at worst a torn record, which its check sum tells.
-        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        // The same copy may have been drawn twice before it was first computed.
+        if let Some(present) = self.map.get(at as usize..at as usize + bytes.len()).and_then(whole) {
+            return Ok(present);
+        }
         file.seek(SeekFrom::Start(at))
             .and_then(|_| file.write_all(&bytes))
             .with_context(|| format!("cannot write {}; is the disk full?", self.path.display()))?;
@@ -122,13 +127,25 @@ impl LowerCache {
     }
 }
 
+/// The numbers of a record's bytes, if its check sum is theirs.
+fn whole(record: &[u8]) -> Option<Vec<f16>> {
+    let (values, check) = record.split_at_checked(record.len().checked_sub(CHECK)?)?;
+    // A place never written to holds zeros, the first bytes of no SHA-256 in practice: told at once.
+    if check == [0; CHECK] || Sha256::digest(values)[..CHECK] != *check {
+        return None;
+    }
+    Some(values.as_chunks::<2>().0.iter().map(|&value| f16::from_le_bytes(value)).collect())
+}
+
 /// Maps a file for reading.
 #[expect(unsafe_code, reason = "mapping a file is unsafe: somebody else might cut it while it is read")]
 fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is only read, as bytes, for which every value is valid, and each record is compared with its
-    // check sum before it is used. The file is this tool's own, never shortened by it after the mapping; it is written
-    // to through the same file by `put`, of records that are absent and that nobody holds a reference into: `get`
-    // copies under its own check. Somebody who cuts the file off by hand while the tool runs ends the tool (SIGBUS).
+    // check sum before it is used. The file is this tool's own, never shortened by it after the mapping. Within the
+    // process no byte of the map changes while it is looked at: `get` copies under the lock for reading and lets go of
+    // the map, `put` looks and writes under the lock for writing. Another process that trains with the same cache would
+    // write the same bytes, and a torn copy is told by its check sum. Somebody who cuts the file off by hand while the
+    // tool runs ends the tool (SIGBUS).
     unsafe { Mmap::map(file) }
 }
 
@@ -164,7 +181,28 @@ mod tests {
         assert_eq!((read(&cache, 1), read(&cache, 4), read(&cache, 5)), (Some(values(1)), None, None));
         cache.put(4, &values(4)).unwrap();
         assert_eq!(read(&cache, 4), Some(values(4)));
+        let kept: Vec<f32> = cache.put(4, &values(3)).unwrap().into_iter().map(f16::to_f32).collect();
+        assert_eq!((kept, read(&cache, 4)), (values(4), Some(values(4))), "what is there and whole stays");
         assert!(cache.put(5, &values(5)).is_err() && cache.put(0, &[0.0]).is_err());
+    }
+
+    #[test]
+    fn a_record_that_is_read_while_it_is_written_is_whole_or_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let extent = Extent { records: 32, shape: [8, 32, 32] };
+        let cache = LowerCache::open(dir.path(), "key", extent, 1 << 30).unwrap();
+        let record = |number: usize| vec![number as f32 + 0.5; extent.values()];
+        let rounded = |number: usize| Some(record(number).into_iter().map(f16::from_f32).collect::<Vec<_>>());
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..32).for_each(|number| drop(cache.put(number, &record(number)).unwrap())));
+            }
+            for number in (0..32).rev() {
+                let found = cache.get(number);
+                assert!(found.is_none() || found == rounded(number), "{number}");
+            }
+        });
+        assert!((0..32).all(|number| cache.get(number) == rounded(number)));
     }
 
     #[test]

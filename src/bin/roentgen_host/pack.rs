@@ -65,6 +65,8 @@ pub(crate) struct Args {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    args.fit.check()?;
+    ensure!(args.calibration_images > 0, "--calibration-images must be at least 1");
     // Asked for its password now, not after the work.
     let key = args.sign.as_deref().map(SigningKey::load).transpose()?;
     let model = FloatModel::load(&args.model)?;

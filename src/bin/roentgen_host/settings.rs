@@ -80,11 +80,58 @@ impl Settings {
     /// Refuses what cannot be meant.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!(self.fine_batch > 0 && self.fine_epochs > 0, "--fine-batch and --fine-epochs must be at least 1");
+        ensure!(self.fine_lr > 0.0 && self.fine_lr.is_finite(), "--fine-lr must be above 0");
+        let decay = self.fine_weight_decay;
+        ensure!(decay >= 0.0 && decay.is_finite(), "--fine-weight-decay must not be below 0");
+        ensure!(self.minutes.is_none_or(|minutes| minutes > 0.0), "--minutes must be above 0");
+        ensure!(self.checkpoint_minutes >= 0.0, "--checkpoint-minutes must not be below 0");
+        ensure!(self.cache_gb >= 0.0, "--cache-gb must not be below 0");
         ensure!((0.0..=1.0).contains(&self.augmentation), "--augmentation goes from 0 to 1");
         ensure!((0.0..=1.0).contains(&self.balance), "--balance goes from 0 to 1");
         ensure!((0.0..1.0).contains(&self.dropout), "--dropout goes from 0 to less than 1");
         ensure!((0.0..1.0).contains(&self.label_smoothing), "--label-smoothing goes from 0 to less than 1");
         ensure!((0.0..1.0).contains(&self.average), "--average goes from 0 to less than 1");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_its_name() {
+        let checked = |typed: &str| {
+            let arguments = std::iter::once("train").chain(typed.split_whitespace());
+            Typed::try_parse_from(arguments).unwrap().settings.check()
+        };
+        assert!(checked("").is_ok() && checked("--minutes 0.5 --checkpoint-minutes 0 --fine-weight-decay 0").is_ok());
+        for wrong in [
+            "--fine-epochs=0",
+            "--fine-batch=0",
+            "--fine-lr=0",
+            "--fine-lr=NaN",
+            "--fine-lr=inf",
+            "--fine-weight-decay=-1",
+            "--minutes=0",
+            "--minutes=NaN",
+            "--checkpoint-minutes=-1",
+            "--cache-gb=-1",
+            "--augmentation=2",
+            "--balance=-1",
+            "--dropout=1",
+            "--label-smoothing=1",
+            "--average=1",
+        ] {
+            let named = wrong.split('=').next().unwrap();
+            assert!(checked(wrong).unwrap_err().to_string().contains(named), "{wrong}");
+        }
     }
 }

@@ -137,6 +137,12 @@ struct Examples {
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(args.batch > 0 && args.epochs > 0, "--batch and --epochs must be at least 1");
+    ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr must be above 0");
+    ensure!(args.weight_decay >= 0.0 && args.weight_decay.is_finite(), "--weight-decay must not be below 0");
+    if args.unfreeze.first_block().is_some() {
+        args.fine.check()?;
+    }
     let mut model = args.start.model(args.seed)?;
     let mut data = Dataset::open(&args.data)?;
     data.assign_splits(args.seed);
@@ -209,7 +215,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Trains until the loss on `val` has not improved for `patience` epochs; returns the best head, for plain features.
 fn train_head(args: &Args, train: &Examples, val: &Examples) -> Result<FloatConv> {
-    ensure!(args.batch > 0 && args.epochs > 0, "--batch and --epochs must be at least 1");
     let counts = Label::ALL.map(|label| train.labels.iter().filter(|&&l| l == label).count());
     for (label, count) in Label::ALL.into_iter().zip(counts) {
         ensure!(count > 0, "no training image of class {label}; the model must see every class");

@@ -12,9 +12,9 @@
 #   export LIBTORCH="$site/torch" LD_LIBRARY_PATH="$(ls -d "$site"/torch/lib "$site"/nvidia/*/lib | paste -sd: -)"
 #   ROENTGEN_FEATURES=torch ROENTGEN_PRECISION=bf16 ROENTGEN_SIGN=KEY models/make-cxr-vgg16.sh WEIGHTS DATA
 #
-# Without these the same runs on burn's own CPU backend, some times slower (src/bin/roentgen_host/finetune.rs says how
-# much); with ROENTGEN_FEATURES=cuda or wgpu on a GPU. Sums are then added up in another order: the weights differ in
-# their last digits, and the figures by what chance allows.
+# Without these the same runs on burn's own CPU backend, three to four times slower (the figures stand in
+# src/bin/roentgen_host/finetune.rs); with ROENTGEN_FEATURES=cuda or wgpu on a GPU. Sums are then added up in another
+# order: the weights differ in their last digits, and the figures by what chance allows.
 #
 #   ROENTGEN_SIGN       the minisign secret key to sign with; without one the bundle is unsigned, and a box refuses it
 #   ROENTGEN_NEGATIVES  a folder of pictures that are no radiographs: the report then says how many are not judged

@@ -43,7 +43,8 @@ impl Tag {
     }
 }
 
-/// Reads a page as XML would be read: every element closed, in order, every attribute quoted and given once, no stray `<` or `&`.
+/// Reads a page as XML would be read: every element closed, in order, every attribute quoted and given once, no stray
+/// `<` or `&`.
 fn parse(page: &str) -> Result<Vec<Tag>, String> {
     let mut rest = page.strip_prefix("<!DOCTYPE html>").ok_or("no doctype")?;
     let (mut open, mut tags): (Vec<String>, Vec<Tag>) = (Vec::new(), Vec::new());

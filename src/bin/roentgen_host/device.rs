@@ -5,7 +5,7 @@
 //! | none (`host`) | burn's Flex | |
 //! | `torch` | LibTorch | LibTorch with CUDA, where the library has it and the machine a GPU |
 //! | `cuda` | Flex | burn's own kernels on NVIDIA's |
-//! | `vulkan` | Flex | burn's own kernels on any with a Vulkan driver |
+//! | `wgpu` (or `vulkan`) | Flex | burn's own kernels, by wgpu, on any with a Vulkan driver |
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
@@ -29,9 +29,8 @@ pub(crate) fn choose(choice: Choice) -> Result<()> {
     let device = match choice {
         Choice::Auto => gpu().unwrap_or_else(cpu),
         Choice::Cpu => cpu(),
-        Choice::Gpu => gpu().context(
-            "no GPU that this build of roentgen-host can use; build it with --features cuda, vulkan or torch",
-        )?,
+        Choice::Gpu => gpu()
+            .context("no GPU that this build of roentgen-host can use; build it with --features cuda, wgpu or torch")?,
     };
     CHOSEN.get_or_init(|| device);
     Ok(())
@@ -42,10 +41,10 @@ pub(crate) fn device() -> Device {
     CHOSEN.get_or_init(cpu).clone()
 }
 
-// burn deprecates its LibTorch backend in favour of its own kernels; on a CPU those are several times slower for
-// convolutions (see `training`), so it stays optional until they have caught up.
+// burn deprecates its LibTorch backend in favour of its own kernels; on a CPU those take three to four times as long to
+// fine-tune (see `finetune`), so it stays optional until they have caught up.
 #[cfg(feature = "torch")]
-#[expect(deprecated, reason = "several times faster on a CPU than what is to replace it")]
+#[expect(deprecated, reason = "three to four times faster on a CPU than what is to replace it")]
 fn cpu() -> Device {
     Device::libtorch()
 }
@@ -57,12 +56,13 @@ fn cpu() -> Device {
 
 #[cfg(feature = "cuda")]
 fn gpu() -> Option<Device> {
-    Some(Device::cuda(0))
+    // Empty where there is no driver: `auto` then takes the CPU.
+    Device::enumerate(burn::tensor::DeviceType::Cuda).first().cloned()
 }
 
 #[cfg(all(feature = "vulkan", not(feature = "cuda")))]
 fn gpu() -> Option<Device> {
-    Some(Device::vulkan(Default::default()))
+    Device::enumerate(burn::tensor::DeviceType::Vulkan).first().cloned()
 }
 
 #[cfg(all(feature = "torch", not(any(feature = "cuda", feature = "vulkan"))))]

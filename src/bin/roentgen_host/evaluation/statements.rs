@@ -246,7 +246,8 @@ fn robustness(suite: &Suite) -> Statement {
         })
         .collect();
     let text = format!(
-        "Of {all} changes that should not matter {} lower{} the accuracy on {} by more than {SMALL_LOSS:.0} points, beyond chance; worst: {}.",
+        "Of {all} changes that should not matter {} lower{} the accuracy on {} by more than {SMALL_LOSS:.0} points, beyond \
+         chance; worst: {}.",
         worst.len(),
         if worst.len() == 1 { "s" } else { "" },
         count(suite.n, "image"),

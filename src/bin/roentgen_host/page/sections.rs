@@ -209,7 +209,8 @@ pub(crate) fn operating_points(of: &Evaluation) -> String {
     let mut out = String::from(
         "<p>int8, one class against the rest. <strong>Optimistic:</strong> each threshold was chosen on the very images \
          that it is measured on, and the intervals do not know of that choice. On other images expect less; before use \
-         choose a threshold on images of the clinic, and measure it on others.</p>\n<h3>Sensitivity at a specificity of at least …</h3>\n",
+         choose a threshold on images of the clinic, and measure it on others.</p>\n\
+         <h3>Sensitivity at a specificity of at least …</h3>\n",
     );
     let sensitivity = |point: &OperatingPoint| percent_with(point.sensitivity, point.sensitivity_ci95);
     let specificity = |point: &OperatingPoint| percent_with(point.specificity, point.specificity_ci95);

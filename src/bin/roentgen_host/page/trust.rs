@@ -1,4 +1,5 @@
-//! Sections on how far the figures can be trusted: shortcut tests, robustness, calibration, abstention, pictures that must not be judged.
+//! Sections on how far the figures can be trusted: shortcut tests, robustness, calibration, abstention, pictures that
+//! must not be judged.
 
 use super::html::{
     count, escape, interval, number, number_interval, percent, percent_with, plate, points, points_interval, table,

@@ -210,10 +210,11 @@ pub(crate) fn manifest_column(dir: &Path, name: &str) -> Result<BTreeMap<PathBuf
     let mut found = BTreeMap::new();
     for (index, line) in lines.enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.split(',').collect();
-        // A quoted comma would shift the columns unnoticed.
+        // A comma within a quoted field would shift the columns unnoticed.
+        let quoted = fields.iter().any(|field| field.trim_start().starts_with('"'));
         ensure!(
-            fields.len() == header.len() && !line.contains('"'),
-            "line {} of {} must have {} fields without quotes, as its first line has",
+            fields.len() == header.len() && !quoted,
+            "line {} of {} must have {} fields, as its first line has, and none in quotes",
             index + 2,
             path.display(),
             header.len()
@@ -269,8 +270,8 @@ mod tests {
             std::fs::write(dir.path().join("manifest.csv"), text).unwrap();
             manifest_column(dir.path(), "source")
         };
-        let sound = column("path,source\na.png,Clinic A\n\nb.png,\n").unwrap();
-        assert_eq!(sound[Path::new("a.png")], "Clinic A");
+        let sound = column("path,source\na.png,Clinic \"A\"\n\nb.png,\n").unwrap();
+        assert_eq!(sound[Path::new("a.png")], "Clinic \"A\"");
         assert_eq!((sound.len(), &*sound[Path::new("b.png")]), (2, ""));
         for broken in ["b.png,\"Clinic, B\"", "b.png,\"B\"", "b.png", "b.png,Clinic, B"] {
             let error = column(&format!("path,source\na.png,A\n{broken}\n")).unwrap_err().to_string();

@@ -114,6 +114,7 @@ fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
 
 fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
     let Place { config, trust, store } = Place::new(&arguments.common)?;
+    warn_of_other_user(&config.state_dir);
     let what = Install {
         source: &arguments.bundle,
         trust: &trust,
@@ -145,6 +146,7 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
 
 fn rollback(arguments: &Common) -> anyhow::Result<ExitCode> {
     let Place { config, trust, store } = Place::new(arguments)?;
+    warn_of_other_user(&config.state_dir);
     let done = store.rollback(&config.bundle, &trust, tester(config.backend))?;
     for reason in &done.skipped {
         log::warn!("skipped {reason}");
@@ -205,7 +207,6 @@ struct Place {
 impl Place {
     fn new(arguments: &Common) -> anyhow::Result<Self> {
         let config = Config::load(&arguments.config)?;
-        warn_of_other_user(&config.state_dir);
         let (trust, store) = (config.bundles.trust()?, Store::new(&config.state_dir));
         Ok(Self { config, trust, store })
     }

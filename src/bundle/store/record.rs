@@ -115,7 +115,7 @@ mod tests {
             assert!(text.contains(from), "{text}");
             fs::write(&path, text.replacen(from, to, 1)).unwrap();
             let error = Record::read(&path).unwrap_err().to_string();
-            assert!(error.contains("installed.json"), "{error}");
+            assert!(error.contains("installed.json") && error.contains("an older one"), "{error}");
         }
     }
 }

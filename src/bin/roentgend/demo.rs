@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => {
             watch.drop_phantoms(&drop_folder.incoming)?;
             if manifest.gates.is_some() {
-                say!("             and no radiographs: this model should abstain on them, and judge yours (--images)");
+                say!("             they are no radiographs, so the box should abstain; --images PATH judges yours");
             }
         }
     }

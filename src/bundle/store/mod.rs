@@ -213,23 +213,34 @@ impl Store {
 
     /// Makes the folder where it is missing, for every user to read, and takes its lock: one installation at a time. Held
     /// until it is dropped.
-    fn lock(&self) -> Result<File, StoreError> {
+    fn lock(&self) -> Result<Lock, StoreError> {
         let io = |what| move |error| StoreError::Io { what, path: self.dir.clone(), error };
         fs::create_dir_all(&self.dir).map_err(io("making the folder"))?;
         let folder = File::open(&self.dir).map_err(io("opening"))?;
         match folder.try_lock() {
             Ok(()) => {
+                let lock = Lock(folder);
                 // Whoever installs need not be the daemon's user, and may have a umask that shuts others out.
-                let mode = folder.metadata().map_err(io("looking at"))?.permissions().mode();
+                let mode = lock.0.metadata().map_err(io("looking at"))?.permissions().mode();
                 if mode & READABLE_FOLDER != READABLE_FOLDER {
                     let open = Permissions::from_mode(mode & 0o7777 | READABLE_FOLDER);
-                    folder.set_permissions(open).map_err(io("letting every user read"))?;
+                    lock.0.set_permissions(open).map_err(io("letting every user read"))?;
                 }
-                Ok(folder)
+                Ok(lock)
             }
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: self.dir.clone() }),
             Err(TryLockError::Error(error)) => Err(io("locking")(error)),
         }
+    }
+}
+
+/// The lock of the folder, given back when it is dropped.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not do while a process that was started meanwhile still holds a copy of the open file.
+        let _ = self.0.unlock();
     }
 }
 

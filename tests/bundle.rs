@@ -224,6 +224,24 @@ fn manifests_that_ask_for_what_this_program_cannot_do_are_refused_by_field() {
 }
 
 #[test]
+fn a_key_that_is_not_known_is_refused_in_every_section() {
+    // A mistyped `[gates]` above all: without it the box would judge whatever it is given.
+    let sections = ["", "[input]", "[outputs.evidence]", "[calibration]", "[thresholds]"];
+    let keys = sections.map(|section| (section, format!("{section}\nodd = 1\n")));
+    for (section, edited) in keys.into_iter().chain([("[files]", "[gate]\nmin_upright = 0.3\n\n[files]".into())]) {
+        let (_folder, dir) = bundle();
+        if section.is_empty() {
+            edit(&dir, "schema =", "odd = 1\nschema =");
+        } else {
+            edit(&dir, &format!("{section}\n"), &format!("{}\n", edited.trim_end()));
+        }
+        let error = Bundle::open(&dir).expect_err(section);
+        assert!(matches!(error, BundleError::Manifest { .. }), "{section}: {error}");
+        assert!(error.to_string().contains("unknown field"), "{section}: {error}");
+    }
+}
+
+#[test]
 fn a_manifest_that_describes_another_network_is_refused() {
     let (_folder, dir) = bundle();
     edit(&dir, "zero_point = 120", "zero_point = 121");

@@ -3,13 +3,16 @@
 
 mod support;
 
-use roentgen::bundle::sha256_hex;
+use roentgen::bundle::{BundleWriter, sha256_hex};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use support::daemon::{Place, Received};
+use support::gated::gated_bundle;
 use support::{Maker, Process, names, output, png, roentgend, stderr, stdout, wait_for};
 
 /// A box that trusts a maker, with no bundle installed and none configured.
@@ -134,6 +137,66 @@ fn a_bad_bundle_ends_with_78_and_the_reason() {
     assert_eq!(stranger.status.code(), Some(78));
     assert!(stderr(&stranger).contains("bundles.trusted_keys does not list"), "{}", stderr(&stranger));
     assert_eq!(verify(Some(&site.maker.key())).status.code(), Some(0));
+}
+
+#[test]
+fn whatever_the_umask_the_daemon_can_read_what_was_installed() {
+    let site = Site::new();
+    fs::create_dir(site.path("state")).unwrap();
+    let bundles = site.path("state/bundles");
+    let mut modes = BTreeMap::new();
+    for (version, closed) in [("1.0.0", false), ("1.1.0", true)] {
+        let source = site.bundle(version);
+        let mut install = Command::new("sh");
+        install.args(["-c", "umask 077 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_roentgend"), "bundle", "install"]);
+        install.arg(source).arg("--config").arg(site.path("roentgen.toml"));
+        if closed {
+            // As an installation of before left it.
+            fs::set_permissions(&bundles, fs::Permissions::from_mode(0o700)).unwrap();
+            fs::set_permissions(bundles.join("installed.json"), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let done = output(&mut install);
+        assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+        modes.clear();
+        walk(&bundles, &mut modes);
+        assert!(modes.len() > 8, "{modes:?}");
+        for (path, mode) in &modes {
+            let expected = if path.is_dir() { 0o755 } else { 0o644 };
+            assert_eq!(mode & 0o777, expected, "{}: {mode:o}", path.display());
+        }
+    }
+}
+
+/// The mode of a folder and of all below it.
+fn walk(path: &Path, modes: &mut BTreeMap<PathBuf, u32>) {
+    modes.insert(path.to_owned(), fs::symlink_metadata(path).unwrap().permissions().mode());
+    if path.is_dir() {
+        names(path).iter().for_each(|name| walk(&path.join(name), modes));
+    }
+}
+
+#[test]
+fn a_bundle_without_gates_is_called_so_and_one_with_them_is_not() {
+    let site = Site::new();
+    let (without, with) = (site.bundle("1.0.0"), site.path("with"));
+    let gated = gated_bundle(&site.path("made"));
+    site.maker.write(BundleWriter::of(&gated).unwrap(), &with);
+    let complains = |text: &str| text.contains("no gates of abstention");
+    for (path, gates) in [(&without, false), (&with, true)] {
+        let verified = output(&mut site.command(&["verify", text(path)]));
+        assert_eq!((verified.status.code(), complains(&stderr(&verified))), (Some(0), !gates), "{}", stderr(&verified));
+        assert!(stdout(&verified).contains("the signature says \""), "{}", stdout(&verified));
+        let line = site.json(&["verify", text(path)]);
+        assert!(line["gates"] == gates && line["signed_comment"].is_string(), "{line}");
+    }
+    // Unsigned to begin with, and of version 0.0.1.
+    let installed = output(&mut site.command(&["install", text(&with)]));
+    assert!(installed.status.success() && !complains(&stderr(&installed)), "{}", stderr(&installed));
+    let installed = output(&mut site.command(&["install", text(&without)]));
+    assert!(installed.status.success() && complains(&stderr(&installed)), "{}", stderr(&installed));
+    let listed = stdout(&output(&mut site.command(&["list"])));
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].contains("1.0.0") && lines[0].contains("NO GATES") && !lines[1].contains("NO GATES"), "{listed}");
 }
 
 #[test]

@@ -93,8 +93,8 @@ fn install(dir: &Path) {
     assert_eq!((active.len(), &active[0]["version"]), (1, &Value::from("1.0.0")), "{listed}");
 }
 
-/// The box's program judges the test images by the installed bundle and draws their evidence maps: the folder of each and
-/// the report on it.
+/// The box's program judges the test images by the installed bundle and draws their evidence maps: the folder of each
+/// and the report on it.
 fn classify(dir: &Path) -> Vec<(String, Report)> {
     let mut command = roentgend();
     command.args(["classify", "--json", "--config"]).arg(dir.join("roentgen.toml"));

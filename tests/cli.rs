@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use support::gated::gated_bundle;
 use support::{Maker, Process, free_port, names, output, png, roentgend, stderr, stdout, tiny_bundle};
 
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -165,8 +166,60 @@ fn bad_configurations_and_bundles_end_with_78_and_say_why() {
 }
 
 #[test]
-fn doctor_says_what_is_wrong_and_what_to_do() {
+fn a_bundle_that_nobody_named_must_be_signed_by_a_trusted_key() {
     let (root, bundle) = place();
+    let found = root.path().join("models/cxr-vgg16");
+    fs::create_dir(root.path().join("models")).unwrap();
+    fs::rename(&bundle, &found).unwrap();
+    fs::write(root.path().join("a.png"), png(1)).unwrap();
+    let mut commands = vec![vec!["classify", "a.png"], vec!["bench", "--runs", "1"]];
+    if cfg!(feature = "demo") {
+        commands.push(vec!["demo", "--once"]);
+    }
+    for arguments in &commands {
+        for signed in [false, true] {
+            let _ = fs::remove_file(found.join("bundle.sig"));
+            if signed {
+                Maker::new().sign(&found);
+            }
+            // In the folder where the command is typed, before any other place that is looked in.
+            let run = |more: &[&str]| output(roentgend().args(arguments).args(more).current_dir(root.path()));
+            let refused = run(&[]);
+            assert_eq!((refused.status.code(), stdout(&refused).as_str()), (Some(78), ""), "{arguments:?}");
+            let said = stderr(&refused);
+            assert!(said.contains("--bundle models/cxr-vgg16") && said.contains("bundle.sig"), "{said}");
+            let named = run(&["--bundle", "models/cxr-vgg16"]);
+            assert_eq!(named.status.code(), Some(0), "{arguments:?}: {}", stderr(&named));
+            assert!(stderr(&named).contains("for trying out only"), "{}", stderr(&named));
+        }
+    }
+    // Whose key the configuration trusts decides what is worth a warning.
+    let maker = Maker::new();
+    maker.sign(&found);
+    let config = root.path().join("roentgend.toml");
+    fs::write(&config, format!("bundles.trusted_keys = [{:?}]\nstate_dir = {:?}\n", maker.key(), root.path())).unwrap();
+    let mut ours = roentgend();
+    ours.args(["classify", "--bundle"]).arg(&found).arg("--config").arg(&config).arg(root.path().join("a.png"));
+    let ours = output(&mut ours);
+    assert_eq!(ours.status.code(), Some(0), "{}", stderr(&ours));
+    assert!(!stderr(&ours).contains("trying out"), "{}", stderr(&ours));
+}
+
+#[test]
+fn doctor_warns_of_a_bundle_without_gates() {
+    let (root, bundle) = place();
+    let config = root.path().join("roentgen.toml");
+    fs::write(&config, format!("bundle = {bundle:?}\nstate_dir = {:?}\nbundles.allow_unsigned = true", root.path()))
+        .unwrap();
+    let said = stdout(&output(roentgend().args(["doctor", "--config"]).arg(&config)));
+    let line = said.lines().find(|line| line[6..].starts_with("bundle")).unwrap();
+    assert!(line.starts_with("warn") && line.contains("no gates of abstention"), "{said}");
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let root = tempfile::tempdir().unwrap();
+    let bundle = gated_bundle(root.path()).dir().to_owned();
     let maker = Maker::new();
     maker.sign(&bundle);
     let config = root.path().join("roentgen.toml");
@@ -227,7 +280,21 @@ fn demo_once_shows_every_phantom_as_it_came_from_the_broker() {
     }
     assert_eq!(said.matches(NOTICE).count(), 2, "{said}");
     let complaints = stderr(&demo);
-    assert!(complaints.lines().all(|line| line.contains("not signed; for trying out only")), "{complaints}");
+    let expected = ["not signed; for trying out only", "no gates of abstention"];
+    assert!(complaints.lines().all(|line| expected.iter().any(|part| line.contains(part))), "{complaints}");
+    assert!(!said.contains("should abstain"), "without gates it has no way to: {said}");
+}
+
+#[cfg(feature = "demo")]
+#[test]
+fn demo_says_why_it_abstains_on_phantoms() {
+    let root = tempfile::tempdir().unwrap();
+    let bundle = gated_bundle(root.path());
+    let demo = output(roentgend().args(["demo", "--once", "--bundle"]).arg(bundle.dir()));
+    let said = stdout(&demo);
+    assert_eq!(demo.status.code(), Some(0), "{said}{}", stderr(&demo));
+    assert_eq!(said.matches("should abstain").count(), 1, "{said}");
+    assert_eq!(said.matches("abstained: ").count(), 2, "{said}");
 }
 
 #[cfg(feature = "demo")]

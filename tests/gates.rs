@@ -1,5 +1,6 @@
 //! The promise: the box does not judge what is no upright frontal chest radiograph, and does judge what is. With the
-//! bundle's own gates on the real data beside the repository; on what is drawn here where that is absent.
+//! committed bundle's gates on the real data beside the repository (its val split: test is for the report alone) and on
+//! what is drawn here; and with gates that are fitted here to phantoms, which needs neither.
 //!
 //! What the gates see in the pixels is tested on everything, as if the network had nothing against it; with the network,
 //! which takes a quarter of a second an image, a sample is tested, and the negatives that get so far.
@@ -8,9 +9,9 @@ mod common;
 mod support;
 
 use roentgen::assess::gates::{Gates, Pose, PoseClassifier, Subspace};
-use roentgen::assess::view::{GRADIENTS, PIXELS, View};
+use roentgen::assess::view::View;
 use roentgen::assess::{Assessor, Config, Seen, quality};
-use roentgen::bundle::{Bundle, BundleError, BundleWriter, GATES_FILE, GATES_SCHEMA, GateLimits, Manifest};
+use roentgen::bundle::{Bundle, BundleError, GATES_FILE, GATES_SCHEMA, GateLimits};
 use roentgen::classifier::Classifier;
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::preprocess::preprocess;
@@ -18,17 +19,16 @@ use roentgen::radiograph::{self, Limits, Pixels, Radiograph, phantom};
 use roentgen::report::{Decision, ReasonCode};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use support::gated::{bundle_with_gates, closed, gated_bundle};
 
-/// The committed bundle, or that of `$ROENTGEN_BUNDLE`; nothing, said plainly, where it has no gates.
-fn gated() -> Option<(Bundle, Gates)> {
+/// The committed bundle, or that of `$ROENTGEN_BUNDLE`, which must have gates.
+fn gated() -> (Bundle, Gates) {
     let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/cxr-vgg16");
     let folder = std::env::var_os("ROENTGEN_BUNDLE").map_or(committed, PathBuf::from);
     let bundle = Bundle::open(&folder).unwrap_or_else(|error| panic!("{error}"));
     let gates = Gates::load(&bundle).unwrap_or_else(|error| panic!("{error}"));
-    if gates.is_none() {
-        eprintln!("SKIPPED: {} has no gates", folder.display());
-    }
-    gates.map(|gates| (bundle, gates))
+    let gates = gates.unwrap_or_else(|| panic!("{} has no gates of abstention", folder.display()));
+    (bundle, gates)
 }
 
 /// What the pixels alone give reason for.
@@ -100,14 +100,15 @@ fn changed(
 
 #[test]
 fn chest_radiographs_pass_and_turned_or_inverted_ones_do_not() {
-    let Some((_, gates)) = gated() else { return };
-    let paths = files("radiographs/test");
+    let (_, gates) = gated();
+    // Every fourth: a minute's work otherwise.
+    let paths: Vec<PathBuf> = files("radiographs/val").into_iter().step_by(4).collect();
     if paths.is_empty() {
         return;
     }
-    let test: Vec<Radiograph> = paths.iter().map(|path| open(path)).collect();
+    let val: Vec<Radiograph> = paths.iter().map(|path| open(path)).collect();
     let share = |what: &str, of: &dyn Fn(&Radiograph) -> Radiograph| {
-        let (all, stopped) = count(&gates, what, test.iter().map(of));
+        let (all, stopped) = count(&gates, what, val.iter().map(of));
         stopped as f64 / all as f64
     };
     assert!(share("as they are", &Clone::clone) <= 0.035);
@@ -146,7 +147,7 @@ fn chest_radiographs_pass_and_turned_or_inverted_ones_do_not() {
 
 #[test]
 fn what_is_no_chest_radiograph_is_not_judged() {
-    let Some((bundle, gates)) = gated() else { return };
+    let (bundle, gates) = gated();
     let paths = files("negatives");
     // Refused at opening is not judged either; the network is run only for what the pixels have nothing against.
     let opened = paths.iter().filter_map(|path| radiograph::open(path, &Limits::default(), &common::key()).ok());
@@ -161,7 +162,7 @@ fn what_is_no_chest_radiograph_is_not_judged() {
 
 #[test]
 fn real_dicom_chests_pass_and_a_hand_does_not() {
-    let Some((_, gates)) = gated() else { return };
+    let (_, gates) = gated();
     for path in files("dicom/chest") {
         let codes = objections(&gates, &open(&path));
         // One of them is a copy that lies about its photometric interpretation.
@@ -176,7 +177,7 @@ fn real_dicom_chests_pass_and_a_hand_does_not() {
 
 #[test]
 fn drawn_pictures_are_not_judged() {
-    let Some((_, gates)) = gated() else { return };
+    let (_, gates) = gated();
     let mut random = common::Random::new(5);
     let noise = (0..256 * 256).map(|_| random.below(256) as u8).collect();
     let picture = |of: &dyn Fn(f64, f64) -> f64| {
@@ -227,7 +228,7 @@ fn drawn_pictures_are_not_judged() {
 
 #[test]
 fn phantoms_are_not_judged() {
-    let Some((bundle, _)) = gated() else { return };
+    let (bundle, _) = gated();
     let judged = judge(&bundle, (1..=6).map(|seed| phantom::radiograph(seed, 512)));
     for decision in &judged {
         assert!(matches!(decision, Decision::Abstained { .. }), "{judged:?}");
@@ -235,14 +236,89 @@ fn phantoms_are_not_judged() {
 }
 
 #[test]
-fn with_the_network_a_sample_of_the_test_split_is_judged() {
-    let Some((bundle, _)) = gated() else { return };
-    let test: Vec<PathBuf> = files("radiographs/test").into_iter().step_by(10).collect();
-    let judged = judge(&bundle, test.iter().map(|path| open(path)));
+fn with_the_network_at_most_one_radiograph_in_twenty_is_not_judged() {
+    let (bundle, _) = gated();
+    let sample: Vec<PathBuf> = files("radiographs/val").into_iter().step_by(8).collect();
+    let judged = judge(&bundle, sample.iter().map(|path| open(path)));
     let abstained = judged.iter().filter(|decision| matches!(decision, Decision::Abstained { .. })).count();
-    println!("{abstained} of {} test radiographs abstain", judged.len());
-    // 5 % of all of them is the promise; a sample of 50 may hold some more.
-    assert!(abstained * 8 <= judged.len(), "{judged:?}");
+    println!("{abstained} of {} radiographs of val abstain", judged.len());
+    assert!(abstained * 20 <= judged.len(), "{judged:?}");
+}
+
+/// A radiograph in every pose.
+fn posed(of: &Radiograph) -> [(Pose, Radiograph); 6] {
+    let pose = |from: fn(usize, usize, usize, usize) -> (usize, usize)| changed(of, from, |level| level);
+    [
+        (Pose::Upright, of.clone()),
+        (Pose::UpsideDown, pose(|row, column, rows, _| (rows - 1 - row, column))),
+        (Pose::Inverted, changed(of, |row, column, _, _| (row, column), |level| 65535 - level)),
+        (Pose::TurnedLeft, pose(|row, column, _, columns| (column, columns - 1 - row))),
+        (Pose::TurnedRight, pose(|row, column, rows, _| (rows - 1 - column, row))),
+        (Pose::Part, pose(|row, column, _, _| (row / 2, column))),
+    ]
+}
+
+/// Gates that take phantoms for the radiographs of this world, fitted in the plainest way: everything about one mean with
+/// one variance, poses by their nearest mean, limits a fifth beyond the furthest phantom. The network is not asked.
+fn fitted_to_phantoms() -> Gates {
+    let views =
+        |pose: usize| (1..=24).map(move |seed| View::of(&preprocess(&posed(&phantom::radiograph(seed, 256))[pose].1)));
+    let mean = |vectors: &[Vec<f64>]| -> Vec<f64> {
+        let sum = |at: usize| vectors.iter().map(|vector| vector[at]).sum::<f64>();
+        (0..vectors[0].len()).map(|at| sum(at) / vectors.len() as f64).collect()
+    };
+    let single = |vector: &[f64]| -> Vec<f32> { vector.iter().map(|&value| value as f32).collect() };
+    let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+    // The space and the distance of the furthest.
+    let space = |vectors: Vec<Vec<f64>>| {
+        let (mean, dimensions) = (mean(&vectors), vectors[0].len());
+        let deviation = vectors.iter().map(|vector| square(vector, &mean)).sum::<f64>();
+        let variance = deviation / (vectors.len() * dimensions) as f64;
+        let space = Subspace::new(dimensions, single(&mean), Vec::new(), Vec::new(), variance as f32).expect("sound");
+        let furthest = vectors.iter().map(|vector| space.distance(vector)).fold(0.0, f64::max);
+        (space, variance, furthest as f32)
+    };
+    let upright: Vec<View> = views(0).collect();
+    let (pixels, _, furthest_pixels) = space(upright.iter().map(|view| view.pixels.clone()).collect());
+    let (gradients, variance, furthest_gradients) = space(upright.iter().map(|view| view.gradients.clone()).collect());
+    // −|x − mean|² / 2v as a linear function of x, for |x|² is the same in every pose.
+    let means: Vec<Vec<f64>> =
+        (0..6).map(|pose| mean(&views(pose).map(|view| view.gradients).collect::<Vec<_>>())).collect();
+    let weights = means.iter().flatten().map(|value| (value / variance) as f32).collect();
+    let bias = means.iter().map(|mean| (-square(mean, &vec![0.0; mean.len()]) / (2.0 * variance)) as f32).collect();
+    let limits = GateLimits {
+        schema: GATES_SCHEMA.into(),
+        file: GATES_FILE.into(),
+        false_abstention: 0.0,
+        min_upright: 0.5,
+        max_pixels: furthest_pixels * 1.2,
+        max_gradients: furthest_gradients * 1.2,
+        max_features: 1e9,
+        max_energy: 1e9,
+    };
+    let features = Subspace::new(4, vec![0.0; 4], Vec::new(), Vec::new(), 1.0).expect("sound");
+    Gates { pixels, gradients, features, pose: PoseClassifier::new(weights, bias).expect("sound"), limits }
+}
+
+#[test]
+fn gates_that_are_fitted_to_phantoms_pass_phantoms_and_stop_all_else() {
+    use ReasonCode::{Cropped, Inverted, Rotated, UpsideDown};
+    let gates = fitted_to_phantoms();
+    for seed in 101..=112 {
+        // Others than those it was fitted to.
+        let posed = posed(&phantom::radiograph(seed, 256));
+        let codes = posed.each_ref().map(|(_, radiograph)| objections(&gates, radiograph));
+        assert_eq!(codes[0], [], "phantom {seed}");
+        let first = codes.each_ref().map(|codes| codes.first().copied());
+        let expected = [UpsideDown, Inverted, Rotated, Rotated, Cropped].map(Some);
+        assert_eq!(first[1..], expected, "phantom {seed}: {codes:?}");
+    }
+    let mut random = common::Random::new(5);
+    let noise = drawn(256, 256, (0..256 * 256).map(|_| random.below(256) as u8).collect());
+    let ramp = drawn(256, 256, (0..256 * 256).map(|index| (index % 256) as u8).collect());
+    for other in [noise, ramp, drawn(256, 256, vec![128; 256 * 256])] {
+        assert_ne!(objections(&gates, &other), []);
+    }
 }
 
 /// What a box with this bundle decides.
@@ -258,37 +334,10 @@ fn judge(bundle: &Bundle, radiographs: impl Iterator<Item = Radiograph>) -> Vec<
         .collect()
 }
 
-/// Gates about the origin that let nothing pass but what is all 0.
-fn closed() -> Gates {
-    let space =
-        |dimensions| Subspace::new(dimensions, vec![0.0; dimensions], Vec::new(), Vec::new(), 1.0).expect("sound");
-    let pose = PoseClassifier::new(vec![0.0; Pose::ALL.len() * GRADIENTS], vec![0.0; Pose::ALL.len()]).expect("sound");
-    let limits = GateLimits {
-        schema: GATES_SCHEMA.into(),
-        file: GATES_FILE.into(),
-        false_abstention: 0.0,
-        min_upright: 0.5,
-        max_pixels: 1e-6,
-        max_gradients: 1e-6,
-        max_features: 1e-6,
-        max_energy: -1e6,
-    };
-    Gates { pixels: space(PIXELS), gradients: space(GRADIENTS), features: space(4), pose, limits }
-}
-
-/// The tiny bundle with such gates, whose file is `file`.
-fn bundle_with(folder: &Path, file: Option<Vec<u8>>) -> Bundle {
-    let tiny = Bundle::open(&support::tiny_bundle(folder)).expect("a bundle");
-    let Manifest { calibration, thresholds, .. } = tiny.manifest().clone();
-    let writer = BundleWriter::of(&tiny).expect("readable").fitted(calibration, thresholds, Some(closed().limits));
-    let writer = file.into_iter().fold(writer, |writer, file| writer.file(GATES_FILE, file));
-    writer.write(&folder.join("gated")).expect("written")
-}
-
 #[test]
 fn every_reason_is_given_once_and_the_worst_first() {
     let folder = tempfile::tempdir().expect("a folder");
-    let bundle = bundle_with(folder.path(), Some(closed().encode().expect("tensors")));
+    let bundle = gated_bundle(folder.path());
     let mut small = phantom::radiograph(1, 96);
     small.origin.view = Some("LL".into());
     let [Decision::Abstained { reasons }] = &judge(&bundle, [small].into_iter())[..] else {
@@ -324,7 +373,8 @@ fn gates_that_are_missing_or_malformed_are_an_error_of_the_bundle() {
         [None, Some(Vec::new()), Some(b"no tensors".to_vec()), Some(sound[..sound.len() - 4].to_vec()), Some(other)]
     {
         let folder = tempfile::tempdir().expect("a folder");
-        let error = Assessor::new(&bundle_with(folder.path(), file), "test", Config::default()).expect_err("unsound");
+        let error =
+            Assessor::new(&bundle_with_gates(folder.path(), file), "test", Config::default()).expect_err("unsound");
         assert!(matches!(&error, BundleError::File { path, .. } if path.ends_with(GATES_FILE)), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! Evidence → Report: calibration, the gates that say when not to judge, abstention. Not the evidence itself ([`crate::classifier`]) and not the report's
-//! shape ([`crate::report`]).
+//! Evidence → Report: calibration, the gates that say when not to judge, abstention. Not the evidence itself
+//! ([`crate::classifier`]) and not the report's shape ([`crate::report`]).
 
 mod clock;
 mod decide;
@@ -117,8 +117,8 @@ impl Assessor {
         }
     }
 
-    /// The id of the report on the image of `origin`: the first 32 hexadecimal digits of the SHA-256 of content hash, bundle
-    /// hash and preprocessing version, a line each. The same image judged again by the same model has the same id.
+    /// The id of the report on the image of `origin`: the first 32 hexadecimal digits of the SHA-256 of content hash,
+    /// bundle hash and preprocessing version, a line each. The same image judged again by the same model has the same id.
     pub fn report_id(&self, origin: &Origin) -> String {
         let parts = [&origin.content_sha256, &self.model.sha256, &self.preprocessing];
         let lines: String = parts.iter().flat_map(|part| [part.as_str(), "\n"]).collect();

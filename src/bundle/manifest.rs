@@ -20,7 +20,11 @@ const MAX_EXTENT: usize = 4096;
 const MAX_SCALE: f32 = 1e30;
 
 /// `bundle.toml`.
+///
+/// A key that is not known here is refused, in every section: it may be a mistyped one, and what a box does not know it
+/// would not apply, be it a gate or a calibration. Whatever is for people to read has its place in `provenance`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Always [`SCHEMA`].
     pub schema: String,
@@ -49,6 +53,7 @@ pub struct Manifest {
 
 /// The input contract.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Input {
     /// The ONNX input's name.
     pub name: String,
@@ -62,6 +67,7 @@ pub struct Input {
 
 /// The two outputs, both u8.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Outputs {
     /// The evidence map: 4 class logits a cell.
     pub evidence: Output,
@@ -71,6 +77,7 @@ pub struct Outputs {
 
 /// One quantized output: real value = scale × (q − zero_point).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Output {
     /// The ONNX output's name.
     pub name: String,
@@ -88,6 +95,7 @@ pub struct Output {
 
 /// Temperature scaling (Guo et al. 2017): probabilities = softmax(logits / temperature).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Greater than 0; fitted on the validation split.
     pub temperature: f32,
@@ -95,6 +103,7 @@ pub struct Calibration {
 
 /// The thresholds of abstention.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Thresholds {
     /// Below this probability of the best label the box abstains with `low_confidence`.
     pub min_probability: f32,
@@ -104,6 +113,7 @@ pub struct Thresholds {
 ///
 /// The distances are squared Mahalanobis distances divided by their dimensions: 1 on average over training images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GateLimits {
     /// Always [`GATES_SCHEMA`].
     pub schema: String,

@@ -1,4 +1,4 @@
-//! Writing a bundle: hashes, manifest, golden vectors, all or nothing; adding a signature. Not training or quantizing,
+//! Writing a bundle: hashes, manifest, golden vectors, never in part; adding a signature. Not training or quantizing,
 //! which make what is written, and not the key that signs.
 
 use super::disk::{sync_folder, write_files};
@@ -21,9 +21,9 @@ pub struct BundleWriter {
 }
 
 impl BundleWriter {
-    /// A bundle of `network`, with portable scales ([`Network::with_portable_scales`]), described by `manifest`, whose input and outputs are set from the network and whose list of
-    /// files is made anew. The golden vectors are `images` (1 × rows × columns × 1; at least one) with what the
-    /// reference forward pass gives for them: seconds an image for VGG16.
+    /// A bundle of `network`, with portable scales ([`Network::with_portable_scales`]), described by `manifest`, whose
+    /// input and outputs are set from the network and whose list of files is made anew. The golden vectors are `images` (1 × rows ×
+    /// columns × 1; at least one) with what the reference forward pass gives for them: seconds an image for VGG16.
     pub fn new(manifest: Manifest, network: &Network, images: &[Tensor<u8>]) -> Result<Self, NetworkError> {
         let derived = Manifest::for_network(&manifest.name, &manifest.version, network);
         let manifest = Manifest {
@@ -88,7 +88,9 @@ impl BundleWriter {
     }
 }
 
-/// The files as the bundle `dir`, all or nothing.
+/// The files as the bundle `dir`: never a part of them. A bundle that is there is first moved into a hidden folder beside
+/// it (`.bundle-…/old`), since no folder can be replaced in one step: a kill or power cut between these two renames leaves
+/// no bundle at `dir`, and both there. This is for who makes bundles; a box's are switched by [`super::Store`].
 fn place(dir: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<Bundle, BundleError> {
     let io = |what| move |error| BundleError::Io { what, path: dir.to_owned(), error };
     refuse_foreign(dir)?;

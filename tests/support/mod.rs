@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
 pub(crate) mod daemon;
+pub(crate) mod gated;
 pub(crate) mod store;
 
 use roentgen::bundle::{Bundle, BundleWriter, Manifest, add_signature};

@@ -3,6 +3,7 @@
 
 use crate::model;
 use anyhow::Context;
+use roentgen::bundle;
 use roentgen::classifier::Classifier;
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::Backend;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The model bundle; the one of this checkout or system where absent.
+    /// The model bundle, signed or not; where absent, the one of this checkout or system if Roentgen's own key signed it.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// What runs the model: auto or onnx.
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
     if arguments.threads != threads {
         log::warn!("backend onnx runs in {threads} thread; --threads {} changes nothing", arguments.threads);
     }
-    let (_, mut classifier) = model::load(&model::find(arguments.bundle.as_deref())?, arguments.backend)?;
+    let (_, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), arguments.backend)?;
     let image = preprocess(&phantom::radiograph(1, 256));
     classifier.classify(&image)?;
     let cold_start = started.elapsed();

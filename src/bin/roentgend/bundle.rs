@@ -5,6 +5,7 @@ use crate::{logging, model};
 use roentgen::bundle::{self, Bundle, Install, Installed, Signer, State, Step, Store, StoreError, Trust};
 use roentgen::config::{Backend, Config};
 use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -93,6 +94,7 @@ fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
     };
     let bundle = Bundle::open_trusted(&directory, &trust)?;
     let tested = model::try_out(&bundle, config.backend)?;
+    model::warn_of_no_gates(&bundle);
     if arguments.json {
         let mut line = described(&bundle, &arguments.bundle);
         line["golden_vectors"] = tested.vectors.into();
@@ -100,6 +102,10 @@ fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
         say!("{line}");
     } else {
         say!("{}; {}", title(&bundle), bundle.signer());
+        if let Signer::Trusted { comment, .. } = bundle.signer() {
+            // Quoted: whoever signs may write what a terminal would obey.
+            say!("the signature says {comment:?}");
+        }
         say!("{} files as listed", bundle.manifest().files.len());
         say!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
     }
@@ -108,6 +114,7 @@ fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
 
 fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
     let Place { config, trust, store } = Place::new(&arguments.common)?;
+    warn_of_other_user(&config.state_dir);
     let what = Install {
         source: &arguments.bundle,
         trust: &trust,
@@ -115,9 +122,13 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
         allow_downgrade: arguments.allow_downgrade,
     };
     let watch = |step: Step| log::debug!("install: {step:?}");
-    let Installed { bundle, self_test, previous } = store.install(&what, tester(config.backend), watch)?;
+    let Installed { bundle, self_test, previous, left } = store.install(&what, tester(config.backend), watch)?;
     if *bundle.signer() == Signer::Nobody {
         log::warn!("it is not signed, which bundles.allow_unsigned permits");
+    }
+    model::warn_of_no_gates(&bundle);
+    for reason in left {
+        log::warn!("it is installed, but an older one is still there: {reason}");
     }
     if arguments.common.json {
         let mut line = described(&bundle, bundle.dir());
@@ -135,6 +146,7 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
 
 fn rollback(arguments: &Common) -> anyhow::Result<ExitCode> {
     let Place { config, trust, store } = Place::new(arguments)?;
+    warn_of_other_user(&config.state_dir);
     let done = store.rollback(&config.bundle, &trust, tester(config.backend))?;
     for reason in &done.skipped {
         log::warn!("skipped {reason}");
@@ -172,7 +184,10 @@ fn list(arguments: &Common) -> anyhow::Result<ExitCode> {
         }
         let mark = if active { '*' } else { ' ' };
         match opened {
-            Ok(bundle) => say!("{mark} {state:<12}{}  {shown}  {}", title(&bundle), bundle.signer()),
+            Ok(bundle) => {
+                let gates = if bundle.manifest().gates.is_none() { "; NO GATES of abstention" } else { "" };
+                say!("{mark} {state:<12}{}  {shown}  {}{gates}", title(&bundle), bundle.signer());
+            }
             Err(error) => say!("{mark} {state:<12}UNUSABLE  {error}"),
         }
     }
@@ -194,6 +209,19 @@ impl Place {
         let config = Config::load(&arguments.config)?;
         let (trust, store) = (config.bundles.trust()?, Store::new(&config.state_dir));
         Ok(Self { config, trust, store })
+    }
+}
+
+/// Says so where `state_dir` is another user's: root would follow every link that this user puts there, and what root makes
+/// the daemon can read but not change.
+fn warn_of_other_user(state_dir: &Path) {
+    // The owner of a process's entry in /proc is its effective user.
+    let owner = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.uid());
+    if let (Ok(owner), Ok(this)) = (owner(state_dir), owner(Path::new("/proc/self")))
+        && owner != this
+    {
+        let shown = state_dir.display();
+        log::warn!("{shown} belongs to user {owner} and this is user {this}: better run this as that one (sudo -u)");
     }
 }
 
@@ -238,9 +266,9 @@ fn title(bundle: &Bundle) -> String {
 
 fn described(bundle: &Bundle, directory: &Path) -> Value {
     let manifest = bundle.manifest();
-    let signed_by = match bundle.signer() {
-        Signer::Trusted { key, .. } => Some(key),
-        Signer::Stranger | Signer::Nobody => None,
+    let (signed_by, signed_comment) = match bundle.signer() {
+        Signer::Trusted { key, comment } => (Some(key), Some(comment)),
+        Signer::Stranger | Signer::Nobody => (None, None),
     };
     json!({
         "name": manifest.name,
@@ -248,5 +276,7 @@ fn described(bundle: &Bundle, directory: &Path) -> Value {
         "sha256": bundle.sha256(),
         "directory": directory.display().to_string(),
         "signed_by": signed_by,
+        "signed_comment": signed_comment,
+        "gates": manifest.gates.is_some(),
     })
 }

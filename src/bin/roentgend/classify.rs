@@ -18,8 +18,8 @@ use std::time::{Instant, SystemTime};
 /// Arguments of `classify`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The model bundle, signed or not; where absent, the one that the daemon of this configuration runs, or else the one
-    /// of this checkout or system.
+    /// The model bundle, signed or not; where absent, the one that the daemon of this configuration runs, or else the
+    /// one of this checkout or system if Roentgen's own key signed it.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// What runs the model: auto or onnx.
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let active = model::load_active(&config, || ())?;
             (active.bundle, active.classifier)
         }
-        (_, asked) => model::load(&model::find(asked.as_deref())?, config.backend)?,
+        (_, asked) => model::load(asked.as_deref(), &config.bundles, config.backend)?,
     };
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     let pictures = arguments.heatmap.as_deref().map(Pictures::into_folder).transpose()?;

@@ -7,7 +7,7 @@ use crate::signals::Stop;
 use anyhow::{Context, bail};
 use broker::Subscriber;
 use roentgen::assess::{self, Assessor};
-use roentgen::bundle::sha256_hex;
+use roentgen::bundle::{self, sha256_hex};
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::Backend;
 use roentgen::outbox::Outbox;
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     /// A radiograph or a folder of them to start with, instead of the synthetic phantoms.
     #[arg(long, value_name = "PATH")]
     images: Option<PathBuf>,
-    /// The model bundle; the one of this checkout or system where absent.
+    /// The model bundle, signed or not; where absent, the one of this checkout or system if Roentgen's own key signed it.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
     /// The loopback port of the embedded broker; a free one where absent.
@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 /// Runs until Ctrl-C, or until the first images are through.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let (bundle, mut classifier) = model::load(&model::find(arguments.bundle.as_deref())?, Backend::Auto)?;
+    let (bundle, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), Backend::Auto)?;
     let root = tempfile::Builder::new().prefix("roentgen-demo-").tempdir().context("cannot make a temporary folder")?;
     let port = broker::start(arguments.mqtt_port)?;
     let mqtt = mqtt::Config { url: format!("mqtt://127.0.0.1:{port}"), ..mqtt::Config::default() };
@@ -71,7 +71,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut watch = Watch::default();
     match &arguments.images {
         Some(path) => watch.drop_images(path, &drop_folder.incoming)?,
-        None => watch.drop_phantoms(&drop_folder.incoming)?,
+        None => {
+            watch.drop_phantoms(&drop_folder.incoming)?;
+            if manifest.gates.is_some() {
+                say!("             they are no radiographs, so the box should abstain; --images PATH judges yours");
+            }
+        }
     }
     if !arguments.once {
         say!("Ctrl-C ends it.");

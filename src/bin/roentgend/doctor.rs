@@ -85,6 +85,7 @@ fn bundle(config: &Config) -> Finding {
                     "not {wanted}: {reason}\ninstead {found}\ninstall a good bundle, or go back to this one for good \
                      with `roentgend bundle rollback`"
                 )),
+                None if manifest.gates.is_none() => Finding::Warn(format!("{found}; {}", model::NO_GATES)),
                 None if *signer == Signer::Nobody => {
                     Finding::Warn(format!("{found}; set bundles.allow_unsigned = false once it is signed"))
                 }

@@ -28,6 +28,7 @@ use roentgen::classifier::onnx::LoadError;
 use roentgen::config::ConfigError;
 use roentgen::pseudonym::KeyError;
 use roentgen::sink::mqtt::MqttError;
+use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -93,8 +94,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// 78 where a restart cannot help, 1 for anything else.
+/// 78 where a restart cannot help, 1 for anything else: a disk that fails or is full is not the configuration's fault.
 fn exit_code(error: &anyhow::Error) -> u8 {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let is_passing = causes.any(is_passing)
+        || error.chain().any(|cause| matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Busy { .. })));
     let is_configuration = error.chain().any(|cause| {
         cause.is::<ConfigError>()
             || cause.is::<StoreError>()
@@ -104,5 +108,57 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
     });
-    if is_configuration { BAD_CONFIGURATION } else { 1 }
+    if is_configuration && !is_passing { BAD_CONFIGURATION } else { 1 }
+}
+
+/// Whether the reason is not in the path, its permissions, or what lies there, and so may be gone the next time.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidFilename, InvalidInput, IsADirectory};
+    use io::ErrorKind::{NotADirectory, NotFound, Other, PermissionDenied, UnexpectedEof};
+    let of_the_path = [NotFound, PermissionDenied, NotADirectory, IsADirectory, InvalidFilename];
+    // What programs say of contents, not the system of a disk.
+    let of_contents = [InvalidInput, InvalidData, UnexpectedEof, Other];
+    !of_the_path.contains(&error.kind()) && !of_contents.contains(&error.kind())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn code(error: impl Into<anyhow::Error>) -> u8 {
+        exit_code(&error.into().context("on the way"))
+    }
+
+    #[test]
+    fn what_a_restart_may_cure_does_not_end_with_78() {
+        let reading = |code| BundleError::Io {
+            what: "reading",
+            path: "model.onnx".into(),
+            error: io::Error::from_raw_os_error(code),
+        };
+        let writing = |code| StoreError::Io {
+            what: "writing",
+            path: "installed.json".into(),
+            error: io::Error::from_raw_os_error(code),
+        };
+        for passing in [libc::EIO, libc::EMFILE, libc::ENOSPC] {
+            assert_eq!(code(reading(passing)), 1);
+            assert_eq!(code(writing(passing)), 1);
+            assert_eq!(code(StoreError::Bundle(reading(passing))), 1);
+            assert_eq!(code(LoadError::Bundle(reading(passing))), 1);
+            let config = ConfigError::Read { path: PathBuf::new(), error: io::Error::from_raw_os_error(passing) };
+            assert_eq!(code(config), 1);
+        }
+        assert_eq!(code(StoreError::Busy { path: PathBuf::new() }), 1);
+        for lasting in [libc::ENOENT, libc::EACCES, libc::ENOTDIR, libc::EISDIR] {
+            assert_eq!(code(reading(lasting)), BAD_CONFIGURATION);
+            assert_eq!(code(StoreError::Bundle(reading(lasting))), BAD_CONFIGURATION);
+        }
+        assert_eq!(code(StoreError::NothingActive { path: PathBuf::new() }), BAD_CONFIGURATION);
+        // Not the system's word but our own: the path names a pipe.
+        let pipe = io::Error::new(io::ErrorKind::InvalidInput, roentgen::plain_file::NotPlain);
+        assert_eq!(code(ConfigError::Read { path: PathBuf::new(), error: pipe }), BAD_CONFIGURATION);
+        assert_eq!(code(io::Error::from_raw_os_error(libc::ENOENT)), 1, "of something else than the configuration");
+    }
 }

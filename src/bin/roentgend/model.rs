@@ -24,7 +24,7 @@ pub(crate) struct NoBundle(Vec<PathBuf>);
 
 /// The bundle that was asked for, or the first of: this folder's checkout, the one the program was built in or stands
 /// in, the installed one.
-pub(crate) fn find(asked: Option<&Path>) -> Result<PathBuf, NoBundle> {
+fn find(asked: Option<&Path>) -> Result<PathBuf, NoBundle> {
     if let Some(asked) = asked {
         return Ok(asked.to_owned());
     }
@@ -41,14 +41,41 @@ pub(crate) fn find(asked: Option<&Path>) -> Result<PathBuf, NoBundle> {
     }
 }
 
-/// Opens a bundle that was named by hand, whoever made it, and loads it into the backend. Not for the daemon.
-pub(crate) fn load(directory: &Path, backend: Backend) -> anyhow::Result<(Bundle, OnnxClassifier)> {
-    let bundle = Bundle::open_trusted(directory, &bundle::Config::default().trust()?.or_anyone())?;
+/// Opens a bundle and loads it into the backend. Not for the daemon. One that was named by hand (`asked`) may be made by
+/// anyone, with a warning; one that was found here ([`find`]) must be signed by a key of `trusted`: whoever can write into
+/// the folder where a command is typed does not decide what it answers.
+pub(crate) fn load(
+    asked: Option<&Path>,
+    trusted: &bundle::Config,
+    backend: Backend,
+) -> anyhow::Result<(Bundle, OnnxClassifier)> {
+    let directory = find(asked)?;
+    let trust = trusted.trust()?;
+    let bundle = if asked.is_some() {
+        Bundle::open_trusted(&directory, &trust.or_anyone())?
+    } else {
+        let opened = Bundle::open_trusted(&directory, &trust);
+        opened.with_context(|| {
+            format!("found the bundle {0}; to try it out name it: --bundle {0}", directory.display())
+        })?
+    };
     if !matches!(bundle.signer(), Signer::Trusted { .. }) {
         log::warn!("{}: {}; for trying out only", directory.display(), bundle.signer());
     }
+    warn_of_no_gates(&bundle);
     let classifier = classifier(&bundle, backend)?;
     Ok((bundle, classifier))
+}
+
+/// What is said wherever a bundle without gates is looked at or used.
+pub(crate) const NO_GATES: &str = "it has no gates of abstention, so that a box judges whatever it is given, chest \
+                                   radiograph or not; have it made again with a roentgen-host that fits them";
+
+/// Says so where the bundle has none.
+pub(crate) fn warn_of_no_gates(bundle: &Bundle) {
+    if bundle.manifest().gates.is_none() {
+        log::warn!("{}: {NO_GATES}", bundle.dir().display());
+    }
 }
 
 /// Loads an opened bundle into the backend. Its gates are read too: a bundle in which they are unsound cannot be used.
@@ -124,6 +151,7 @@ fn load_trusted(
     if *bundle.signer() == Signer::Nobody {
         log::warn!("{}: not signed, which bundles.allow_unsigned permits", directory.display());
     }
+    warn_of_no_gates(&bundle);
     let classifier = classifier(&bundle, backend)?;
     let tested = self_test(&bundle, &classifier)?;
     log::info!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);

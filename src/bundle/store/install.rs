@@ -2,11 +2,10 @@
 
 use super::record::{Highest, Record};
 use super::{STAGING, Store, StoreError, folder_name, version};
-use crate::bundle::disk::{sync_folder, write_files};
-use crate::bundle::{Bundle, SelfTest, Trust, archive};
-use std::fs::{self, Permissions};
+use crate::bundle::disk::{let_read, replace_file, sync_folder, write_files};
+use crate::bundle::{Bundle, SIGNATURE_FILE, SelfTest, Trust, archive};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What is to be installed, and on which terms.
@@ -35,7 +34,7 @@ pub enum Step {
     Placed,
     /// It is the active one.
     Switched,
-    /// What is older than the good one before is gone.
+    /// What is older than the good one before is gone, but for [`Installed::left`].
     Pruned,
 }
 
@@ -48,6 +47,9 @@ pub struct Installed {
     pub self_test: SelfTest,
     /// The folder's name of the good one before, to which a rollback goes; none: the configured bundle.
     pub previous: Option<String>,
+    /// Older ones that could not be removed, with the reason; they are in nobody's way, and the next installation tries
+    /// again.
+    pub left: Vec<String>,
 }
 
 /// What a rollback did.
@@ -62,8 +64,9 @@ pub struct RolledBack {
 }
 
 impl Store {
-    /// Installs a bundle and makes it the active one, or changes nothing. `test` loads a bundle into the backend that will
-    /// run it and returns its [`Bundle::self_test`]; `watch` hears of every step.
+    /// Installs a bundle and makes it the active one, or leaves the old one active and says why. (Where the disk fails in
+    /// the very last sync it is not known which of the two will be there after a power cut; either is whole.) `test`
+    /// loads a bundle into the backend that will run it and returns its [`Bundle::self_test`]; `watch` hears of every step.
     pub fn install<E>(
         &self,
         what: &Install<'_>,
@@ -89,6 +92,7 @@ impl Store {
         watch(Step::Tested);
 
         let dir = self.place(&copy, &folder, &staging, what.trust)?;
+        let bundle = Bundle::open_trusted(&dir, what.trust).map_err(StoreError::from)?;
         watch(Step::Placed);
 
         // The last good one stays: the one that was active, unless it has gone bad since.
@@ -103,10 +107,10 @@ impl Store {
         record.write(&self.record_path())?;
         watch(Step::Switched);
 
-        self.prune(&record, &staging)?;
+        // It is installed: whatever goes wrong from here on is no reason to say that it is not.
+        let left = self.prune(&record, &staging);
         watch(Step::Pruned);
-        let bundle = Bundle::open_trusted(&dir, what.trust).map_err(StoreError::from)?;
-        Ok(Installed { bundle, self_test, previous })
+        Ok(Installed { bundle, self_test, previous, left })
     }
 
     /// Goes back to the last good bundle before the active one: the previous installed one, else the configured one
@@ -146,11 +150,20 @@ impl Store {
         Err(StoreError::NothingGood { reasons: skipped }.into())
     }
 
-    /// Gives the tested copy its name. A sound bundle that has the name already is the same one and stays.
+    /// Gives the tested copy its name. A sound bundle that has the name already is the same one and stays, but that it
+    /// takes over the copy's signature: the maker's key may be another one now.
     fn place(&self, copy: &Bundle, folder: &str, staging: &Staging, trust: &Trust) -> Result<PathBuf, StoreError> {
         let dir = self.dir.join(folder);
         let io = |error| StoreError::Io { what: "moving into place", path: dir.clone(), error };
-        if Bundle::open_trusted(&dir, trust).is_ok_and(|there| there.sha256() == copy.sha256()) {
+        if let Some(there) = Bundle::open(&dir).ok().filter(|there| there.sha256() == copy.sha256()) {
+            let path = dir.join(SIGNATURE_FILE);
+            match &copy.signature {
+                signature if *signature == there.signature => {}
+                // One file, so that the bundle is whole at any moment, which may be the active one.
+                Some(signature) => replace_file(&path, STAGING, signature).map_err(io)?,
+                None if Bundle::open_trusted(&dir, trust).is_ok() => {}
+                None => fs::remove_file(&path).and_then(|()| sync_folder(&dir)).map_err(io)?,
+            }
             return Ok(dir);
         }
         staging.take(&dir)?;
@@ -159,15 +172,21 @@ impl Store {
         Ok(dir)
     }
 
-    /// Removes the bundles that the record does not name.
-    fn prune(&self, record: &Record, staging: &Staging) -> Result<(), StoreError> {
-        self.others(record)?.iter().try_for_each(|dir| staging.take(dir))
+    /// Removes the bundles that the record does not name; which could not be, and why.
+    fn prune(&self, record: &Record, staging: &Staging) -> Vec<String> {
+        match self.others(record) {
+            Ok(others) => others.iter().filter_map(|dir| Some(staging.take(dir).err()?.to_string())).collect(),
+            Err(error) => vec![error.to_string()],
+        }
     }
 
-    /// Removes what an installation left behind that was cut off.
+    /// Removes what an installation or a rollback left behind that was cut off.
     fn sweep(&self) -> Result<(), StoreError> {
-        for dir in self.folders(|name| name.starts_with(STAGING))? {
-            fs::remove_dir_all(&dir).map_err(|error| StoreError::Io { what: "removing", path: dir.clone(), error })?;
+        for path in self.named(|name| name.starts_with(STAGING))? {
+            let io = |error| StoreError::Io { what: "removing", path: path.clone(), error };
+            let is_folder = fs::symlink_metadata(&path).map_err(io)?.is_dir();
+            let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(io)?;
         }
         Ok(())
     }
@@ -252,16 +271,4 @@ impl Drop for Staging {
         // What stays is swept by the next installation.
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// Opens folders (0755) and files (0644) to all readers.
-fn let_read(path: &Path) -> io::Result<()> {
-    let is_folder = fs::symlink_metadata(path)?.is_dir();
-    fs::set_permissions(path, Permissions::from_mode(if is_folder { 0o755 } else { 0o644 }))?;
-    if is_folder {
-        for entry in fs::read_dir(path)? {
-            let_read(&entry?.path())?;
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@
 //! state_dir/bundles/
 //!   installed.json                  which one is active, which was before, the highest version ever active
 //!   cxr-vgg16-1.2.0-0a1b2c3d/       a bundle: name, version, the first 8 digits of its SHA-256
-//!   .staging-…                      one that is being installed, or was when the power went
+//!   .staging-…                      one that is being installed, or a new record, or what was when the power went
 //! ```
 //!
 //! A bundle is copied into a staging folder, checked there, moved to its name and only then made active, by replacing
@@ -16,19 +16,21 @@ mod record;
 
 pub use install::{Install, Installed, RolledBack, Step};
 
+use super::disk::READABLE_FOLDER;
 use super::{Bundle, BundleError, Manifest, Trust};
 use record::{Record, is_plain};
 use semver::Version;
 use serde::Serialize;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The folder inside `state_dir`.
 const FOLDER: &str = "bundles";
 /// The record's file name.
 const RECORD: &str = "installed.json";
-/// How the names of staging folders begin.
+/// How the names of all that is not in its place yet begin.
 const STAGING: &str = ".staging-";
 
 /// Why a bundle was not installed or rolled back, or why it is not known what is installed.
@@ -49,7 +51,10 @@ pub enum StoreError {
         error: io::Error,
     },
     /// The record of what is installed cannot be understood.
-    #[error("{path}: not the record of installed bundles: {reason}. Remove it, and install the bundle again.")]
+    #[error(
+        "{path}: not the record of installed bundles: {reason}. Remove it, and install the newest bundle again. The box \
+         then no longer knows which versions it has used: see that you do not give it an older one."
+    )]
     Record {
         /// The record.
         path: PathBuf,
@@ -182,13 +187,14 @@ impl Store {
     fn others(&self, record: &Record) -> Result<Vec<PathBuf>, StoreError> {
         let named: Vec<&str> = record.folders().collect();
         let is_other = |name: &str| is_plain(name) && !named.contains(&name);
-        let mut others = self.folders(is_other)?;
+        let mut others = self.named(is_other)?;
+        others.retain(|dir| fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir()));
         others.retain(|dir| dir.join(super::MANIFEST_FILE).is_file());
         Ok(others)
     }
 
-    /// The folders whose names are wanted, sorted; none where nothing was ever installed.
-    fn folders(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
+    /// The files and folders whose names are wanted, sorted; none where nothing was ever installed.
+    fn named(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
         let io = |error| StoreError::Io { what: "listing the folder", path: self.dir.clone(), error };
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -197,8 +203,7 @@ impl Store {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(io)?;
-            let is_folder = entry.file_type().map_err(io)?.is_dir();
-            if is_folder && entry.file_name().to_str().is_some_and(&wanted) {
+            if entry.file_name().to_str().is_some_and(&wanted) {
                 found.push(entry.path());
             }
         }
@@ -206,16 +211,36 @@ impl Store {
         Ok(found)
     }
 
-    /// Makes the folder where it is missing, and takes its lock: one installation at a time. Held until it is dropped.
-    fn lock(&self) -> Result<File, StoreError> {
+    /// Makes the folder where it is missing, for every user to read, and takes its lock: one installation at a time. Held
+    /// until it is dropped.
+    fn lock(&self) -> Result<Lock, StoreError> {
         let io = |what| move |error| StoreError::Io { what, path: self.dir.clone(), error };
         fs::create_dir_all(&self.dir).map_err(io("making the folder"))?;
         let folder = File::open(&self.dir).map_err(io("opening"))?;
         match folder.try_lock() {
-            Ok(()) => Ok(folder),
+            Ok(()) => {
+                let lock = Lock(folder);
+                // Whoever installs need not be the daemon's user, and may have a umask that shuts others out.
+                let mode = lock.0.metadata().map_err(io("looking at"))?.permissions().mode();
+                if mode & READABLE_FOLDER != READABLE_FOLDER {
+                    let open = Permissions::from_mode(mode & 0o7777 | READABLE_FOLDER);
+                    lock.0.set_permissions(open).map_err(io("letting every user read"))?;
+                }
+                Ok(lock)
+            }
             Err(TryLockError::WouldBlock) => Err(StoreError::Busy { path: self.dir.clone() }),
             Err(TryLockError::Error(error)) => Err(io("locking")(error)),
         }
+    }
+}
+
+/// The lock of the folder, given back when it is dropped.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would not do while a process that was started meanwhile still holds a copy of the open file.
+        let _ = self.0.unlock();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The record of what is installed: one small file, replaced whole, so that the switch from one bundle to the next is a
 //! single rename. Not the bundles themselves.
 
-use super::StoreError;
+use super::{STAGING, StoreError};
 use crate::bundle::disk::replace_file;
 use crate::plain_file;
 use semver::Version;
@@ -65,11 +65,12 @@ impl Record {
         Ok(record)
     }
 
-    /// Makes this the record in `path`, durably and at once.
+    /// Makes this the record in `path`, durably and at once, for every user to read: the daemon need not be the one who
+    /// installs.
     pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
         let io = |error| StoreError::Io { what: "writing", path: path.to_owned(), error };
         let text = serde_json::to_vec_pretty(self).map_err(|error| io(error.into()))?;
-        replace_file(path, &text).map_err(io)
+        replace_file(path, STAGING, &text).map_err(io)
     }
 
     /// The folders of the good bundles, the active one first.
@@ -114,7 +115,7 @@ mod tests {
             assert!(text.contains(from), "{text}");
             fs::write(&path, text.replacen(from, to, 1)).unwrap();
             let error = Record::read(&path).unwrap_err().to_string();
-            assert!(error.contains("installed.json"), "{error}");
+            assert!(error.contains("installed.json") && error.contains("an older one"), "{error}");
         }
     }
 }

@@ -61,11 +61,13 @@ made trained.safetensors "$of_training" || {
         --resume --log "$work/training.csv"
     echo "$of_training" > "$work/trained.safetensors.stamp"
 }
-case " ${ROENTGEN_QUANTIZE:-}" in *" --version"*) version= ;; *) version="--version 1.0.0" ;; esac
+asked=" ${ROENTGEN_QUANTIZE:-}"
+case $asked in *" --version"*) version= ;; *) version="--version 1.0.0" ;; esac
+case $asked in *" --calibration-images"*) images= ;; *) images="--calibration-images 400" ;; esac
 # int8, gates, calibration, all figures, signature.
 # shellcheck disable=SC2086
 host quantize --model "$work/trained.safetensors" --data "$data" --out "$bundle" \
-    --name cxr-vgg16 $version --card models/cxr-vgg16.card.md \
+    --name cxr-vgg16 $version $images --card models/cxr-vgg16.card.md \
     --provenance "data=COVID-19 Radiography Database (Chowdhury et al. 2020, IEEE Access; Rahman et al. 2021); lung_opacity: NIH ChestX-ray8 as a stand-in (Wang et al. 2017)" \
     --provenance "weights=VGG16 ImageNet convolutions, Simonyan & Zisserman, arXiv:1409.1556, CC BY 4.0; folded to grey, fine-tuned and quantized here" \
-    ${negatives:+--negatives "$negatives"} ${sign:+--sign "$sign"} ${ROENTGEN_QUANTIZE:-}
+    ${negatives:+--negatives "$negatives"} ${sign:+--sign "$sign"} $asked

@@ -1,4 +1,4 @@
 untrusted comment: signature of a roentgen bundle's bundle.toml
-RUScA7Xj5zFEflAsYcptnGip+XgLJPpAFnPFx/IEegVrBD8j2kyEKYX2TzV9zg1rP/yivXD+yjYTqkqDWBshvUYph6ot6fa/4gU=
-trusted comment: cxr-vgg16 0.1.0 a598f47f116663450662209789164d3591dead2f913a2e8dcd83d75ff82bb6a5
-oi09b0tXZ0RhhNGLAVxNSpyfj3t0rYefgZ/cXiQx2UximYO5YmvpMLcfOsWmkeYrCtaXBsVTzvDjt4/gmRwzBA==
+RUScA7Xj5zFEfibwCaW0G+XSAjBH3JO1cp3lyS8WGwb0egGTULy7HNOcqkoPTK11m49RI9TExqYDBYk7BUk7vWCDGSe5RrPiMAU=
+trusted comment: cxr-vgg16 1.0.0 a1994cc03781cd74524f75dc44eaec77c97588661e87ef1866b0674e488253b0
+B4twVmeR2MQbr+18rbkAgCwuz0fRo3aJGaRVE25qp/UGEZ9IEYq9noxmlO30kM29S6f8HpFS+mBH/2CmmRRTCg==

@@ -5,8 +5,8 @@
 #
 #   models/make-cxr-vgg16.sh WEIGHTS DATA [WORK [BUNDLE]]        (WORK: target/cxr-vgg16, BUNDLE: models/cxr-vgg16)
 #
-# The committed bundle was trained on LibTorch 2.9.0 (the PyPI wheel torch==2.9.0) on two Zen 5 cores: ten passes of 9.3
-# minutes, two hours in all.
+# The committed bundle was trained on LibTorch 2.9.0 (the PyPI wheel torch==2.9.0) on two Zen 5 cores: ten passes, in
+# three hours beside other work; a pass alone on the machine takes 9.3 minutes.
 #
 #   site=$(python3 -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 #   export LIBTORCH="$site/torch" LD_LIBRARY_PATH="$(ls -d "$site"/torch/lib "$site"/nvidia/*/lib | paste -sd: -)"

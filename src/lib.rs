@@ -22,7 +22,7 @@
 //! 7  pipeline      next → preprocess → classify → assess → outbox → settle
 //! 6  config        one TOML, each module's own section, unknown keys refused
 //! 5  classifier    trait Classifier, Evidence; onnx (tract)
-//!    assess        calibration and abstention: Evidence → Report
+//!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
 //!    source        trait Source; folder
 //!    outbox        the durable queue (SQLite)
 //!    sink          trait Sink; mqtt

@@ -42,7 +42,7 @@ fn weights_and_images_become_a_bundle_that_the_box_judges_with() {
 fn script(dir: &Path, quantize: &str) -> String {
     let mut command = Command::new("sh");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/make-cxr-vgg16.sh"));
-    command.args(["trunk.safetensors", "data", "work", "bundle"]).current_dir(dir);
+    command.args(["trunk.safetensors", "data", "made", "bundle"]).current_dir(dir);
     command.env("ROENTGEN_HOST", env!("CARGO_BIN_EXE_roentgen-host"));
     command.env("ROENTGEN_TRAIN", "--lr 0.01 --epochs 200 --unfreeze block5 --fine-epochs 1 --fine-batch 8");
     command.env("ROENTGEN_QUANTIZE", format!("--calibration-images 16 {quantize}"));
@@ -72,7 +72,7 @@ fn make(dir: &Path) {
 
 /// What the bundle is worth on the test images.
 fn evaluate(dir: &Path) -> Value {
-    let said = done(dir, "evaluate --bundle {}/bundle --data {}/data --model {}/work/trained.safetensors --json");
+    let said = done(dir, "evaluate --bundle {}/bundle --data {}/data --model {}/made/trained.safetensors --json");
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }
 

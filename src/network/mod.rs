@@ -1,5 +1,9 @@
-//! The network as data: VGG16's plan, the quantized network with its weights, and its file format.
+//! The network as data: VGG16's plan, the quantized network with its weights, its file format; and the engine that runs it:
+//! [`plan`](mod@plan) says how, [`weights`] is what was packed for it, [`engine`] does it.
 
+pub mod engine;
 pub mod int8;
 pub mod onnx;
+pub mod plan;
 pub mod vgg;
+pub mod weights;

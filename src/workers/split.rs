@@ -32,6 +32,7 @@ impl Cut {
     fn part(&self, block: usize, strip: usize) -> Range<usize> {
         let begins = |strip: usize| match strip {
             0 => 0,
+            // Also where there are more strips than elements to fill them: the last ones are empty.
             _ if strip >= self.strips => self.block,
             _ => strip.saturating_mul(self.strip).saturating_add(self.head).min(self.block),
         };
@@ -85,8 +86,8 @@ impl<T> Everybodys<T> {
 }
 
 impl Workers {
-    /// Cuts a slice and runs a task for each strip of each `group` consecutive blocks, the strips of a group one after
-    /// another: `task(thread, share)`.
+    /// Cuts a slice and runs a task for each of some `strips` of each `group` consecutive blocks, the strips of a group one
+    /// after another: `task(thread, share)`.
     ///
     /// # Panics
     /// If the slice is shorter than the blocks, or as [`Workers::run`].
@@ -94,15 +95,16 @@ impl Workers {
         &mut self,
         slice: &mut [T],
         cut: &Cut,
+        strips: Range<usize>,
         group: usize,
         task: &(dyn Fn(usize, Share<'_, T>) + Sync),
     ) {
         let within = cut.blocks.checked_mul(cut.block).is_some_and(|length| length <= slice.len());
         assert!(within, "{cut:?} of {} elements", slice.len());
-        let (strips, group) = (cut.strips.max(1), group.max(1));
+        let (first_strip, count, group) = (strips.start, strips.len(), group.max(1));
         let base = Everybodys(slice.as_mut_ptr());
-        self.run(cut.blocks.div_ceil(group) * strips, &|thread, number| {
-            let (first, strip) = (number / strips * group, number % strips);
+        self.run(cut.blocks.div_ceil(group) * count, &|thread, number| {
+            let (first, strip) = (number / count * group, first_strip + number % count);
             let blocks = first..(first + group).min(cut.blocks);
             task(thread, Share { slice: base.pointer(), cut, strip, blocks, borrowed: PhantomData });
         });
@@ -116,18 +118,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_element_belongs_to_one_task(blocks in 0usize..5, block in 0usize..40, strips in 0usize..6, head in 0usize..9,
+        fn every_element_belongs_to_one_task(blocks in 0usize..5, block in 0usize..40, strips in 1usize..6, head in 0usize..9,
             strip in 0usize..12, group in 0usize..4, threads in 1usize..4) {
             let cut = Cut { blocks, block, strips, head, strip };
             let mut slice = vec![0u32; blocks * block + 3];
             let mut workers = Workers::new(threads, false).expect("threads can be made");
-            workers.run_on(&mut slice, &cut, group, &|_, mut share| {
+            let (early, late) = (0..strips / 2, strips / 2..strips);
+            for strips in [early, late] { workers.run_on(&mut slice, &cut, strips, group, &|_, mut share| {
                 for block in share.blocks() {
                     let strip = share.strip();
                     let mark = (block * 100 + strip + 1) as u32;
                     share.part(block).iter_mut().for_each(|element| *element += mark);
                 }
-            });
+            }); }
             prop_assert_eq!(&slice[blocks * block..], [0; 3]);
             for (index, element) in slice[..blocks * block].iter().enumerate() {
                 let (block, strip) = (*element as usize / 100, *element as usize % 100);
@@ -140,14 +143,14 @@ mod tests {
     #[should_panic(expected = "of 7 elements")]
     fn a_slice_that_is_too_short_is_refused() {
         let cut = Cut { blocks: 2, block: 4, strips: 1, head: 0, strip: 4 };
-        Workers::new(1, false).expect("no thread").run_on(&mut [0u8; 7], &cut, 1, &|_, _| ());
+        Workers::new(1, false).expect("no thread").run_on(&mut [0u8; 7], &cut, 0..1, 1, &|_, _| ());
     }
 
     #[test]
     #[should_panic(expected = "another task's")]
     fn another_tasks_block_is_refused() {
         let cut = Cut { blocks: 2, block: 4, strips: 1, head: 0, strip: 4 };
-        Workers::new(1, false).expect("no thread").run_on(&mut [0u8; 8], &cut, 1, &|_, mut share| {
+        Workers::new(1, false).expect("no thread").run_on(&mut [0u8; 8], &cut, 0..1, 1, &|_, mut share| {
             share.part(1 - share.blocks().start);
         });
     }

@@ -17,7 +17,7 @@ pub(crate) struct Lanes {
     /// 255 − zero_point.
     high: __m512,
     zero_point: __m512i,
-    /// Puts the doublewords of two packed pixels in order; see [`Lanes::pair`].
+    /// Puts the doublewords of two packed pixels in order; see [`Lanes::join`].
     order: __m512i,
 }
 
@@ -40,35 +40,36 @@ impl Lanes {
             multiplier,
             high: _mm512_set1_ps((255 - zero_point) as f32),
             zero_point: _mm512_set1_epi32(zero_point),
-            order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+            order: _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15),
         }
     }
 
-    /// One pixel's bytes, still as i32 that the packing saturates.
+    /// Requantizes the same half (0: the first 16 channels, 1: the others) of two pixels, as i16 that [`Lanes::join`]
+    /// saturates.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn requantize(&self, sums: Sums) -> Sums {
-        let mut steps = sums;
-        for half in 0..2 {
-            let acc = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[half], self.bias[half]));
-            // A float that no i32 holds converts to i32::MIN, which is right below and wrong above: so the upper bound is
-            // applied before, and the lower one by the packing. Conversion rounds ties to even, as Rust leaves it set.
-            let real = _mm512_min_ps(_mm512_mul_ps(acc, self.multiplier[half]), self.high);
-            steps[half] = _mm512_add_epi32(_mm512_cvtps_epi32(real), self.zero_point);
-        }
-        steps
+    pub(crate) fn requantize(&self, half: usize, first: __m512i, second: __m512i) -> __m512i {
+        _mm512_packs_epi32(self.steps(half, first), self.steps(half, second))
     }
 
-    /// The bytes of two pixels, one after another.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn steps(&self, half: usize, sums: __m512i) -> __m512i {
+        let acc = _mm512_cvtepi32_ps(_mm512_add_epi32(sums, self.bias[half]));
+        // A float that no i32 holds converts to i32::MIN, which is right below and wrong above: so the upper bound is applied
+        // before, and the lower one by the packing. Conversion rounds ties to even, as Rust leaves it set.
+        let real = _mm512_min_ps(_mm512_mul_ps(acc, self.multiplier[half]), self.high);
+        _mm512_add_epi32(_mm512_cvtps_epi32(real), self.zero_point)
+    }
+
+    /// The bytes of two pixels, one after another, from their requantized halves.
     ///
-    /// Packing works on the four quarters of a register: after it doubleword 4q + {0, 1, 2, 3} holds channels 4q.. and
-    /// 16 + 4q.. of the first pixel and of the second. `order` collects them.
+    /// Packing works on the four quarters of a register: after it doubleword 4q + {0, 1} holds channels 4q.. of the first and
+    /// of the second pixel, 4q + {2, 3} their channels 16 + 4q... `order` collects them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn pair(&self, first: Sums, second: Sums) -> __m512i {
-        let ([a, b], [c, d]) = (self.requantize(first), self.requantize(second));
-        let bytes = _mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-        _mm512_permutexvar_epi32(self.order, bytes)
+    pub(crate) fn join(&self, low: __m512i, high: __m512i) -> __m512i {
+        _mm512_permutexvar_epi32(self.order, _mm512_packus_epi16(low, high))
     }
 
     /// Requantizes `N` pixels and stores their bytes at the front of `output`.
@@ -77,7 +78,9 @@ impl Lanes {
     pub(crate) fn store<const N: usize>(&self, sums: &[Sums; N], output: &mut [u8]) {
         let output = &mut output[..N * BLOCK];
         for (sums, output) in sums.chunks(2).zip(output.chunks_mut(2 * BLOCK)) {
-            let bytes = self.pair(sums[0], sums[sums.len() - 1]);
+            let (first, second) = (sums[0], sums[sums.len() - 1]);
+            let low = self.requantize(0, first[0], second[0]);
+            let bytes = self.join(low, self.requantize(1, first[1], second[1]));
             // SAFETY: `output` has 32 bytes for each of `sums`, of which there are one or two.
             unsafe {
                 if sums.len() == 2 {

@@ -32,6 +32,8 @@
 //! Since the identity holds whatever the inputs, a tile may reach beyond the image into any memory: only outputs beyond
 //! the image depend on it, and they are not stored.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
 pub mod portable;
 
 use super::plane::Plane;
@@ -84,7 +86,8 @@ pub struct Multiply<'a> {
     pub range: Range<usize>,
     /// U of the block of output channels; aligned to 64 bytes.
     pub u: &'a [i16],
-    /// M: point, tile of `range`, output channel (32); all are written; aligned to 64 bytes.
+    /// M, α² sums × 32 output channels for each tile of `range`, in the kernel's own order: all are written; aligned to 64
+    /// bytes.
     pub m: &'a mut [i32],
 }
 
@@ -107,6 +110,11 @@ pub struct OutputTiles<'a> {
     pub row_bytes: usize,
 }
 
+/// Numbers of padding after each point of U. The transform of a filter writes one line to every point; without padding these
+/// lie a multiple of 4096 bytes apart, so that all of them want the same set of the first cache, and each evicts another
+/// before it is full: transforming weights took ten times as long (two Zen 5 cores).
+pub(crate) const POINT_PADDING: usize = 64;
+
 impl Winograd {
     /// α²: the points of a transformed tile.
     pub fn points(&self) -> usize {
@@ -118,9 +126,10 @@ impl Winograd {
         (rows.div_ceil(self.tile), columns.div_ceil(self.tile))
     }
 
-    /// Numbers in U of one block of output channels that reads so many blocks of input channels.
+    /// Numbers in U of one block of output channels that reads so many blocks of input channels: a kernel may leave
+    /// [`POINT_PADDING`] unused after each point.
     pub fn weight_count(&self, blocks: usize) -> usize {
-        self.points() * blocks * BLOCK * BLOCK
+        self.points() * (blocks * BLOCK * BLOCK + POINT_PADDING)
     }
 
     /// Whether the result is exact for one output channel with these weights, whatever the input: the derivation stands

@@ -1,0 +1,358 @@
+//! Winograd F(4 × 4, 3 × 3) with AVX-512 VNNI: `vpdpwssd` adds two products of i16 to each of 16 sums.
+//!
+//! The multiplication is, for each of the 36 points, a product of matrices: tiles × channels × 32 output channels. Its
+//! register tile is that of the [direct kernel](crate::kernels::direct): 14 tiles (in the place of pixels) × 32 channels, two
+//! input channels a step. U of one point, which every group of 14 tiles reads again, is 64 bytes an input channel and stays
+//! in the first cache; V is streamed. U: point, input block, pair of channels (16), output channel (32), channel of the pair.
+//! M: tile, point, output channel.
+//!
+//! A block of a pixel's channels is one register of i16, so the input's transform works on whole registers; M's sums are two
+//! registers of i32 a point. The transform of weights works on pairs of channels as they lie in U: 16 output channels a
+//! register.
+#![allow(unsafe_code)] // The entries from the table, loads, stores, and the instruction by name.
+
+use super::{InputTiles, Multiply, OutputTiles, POINT_PADDING, Winograd};
+use crate::kernels::BLOCK;
+use crate::kernels::epilogue::avx512vnni::Lanes;
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+/// 14 tiles × 32 channels.
+pub(crate) const F4: Winograd = Winograd {
+    name: "F(4×4,3×3) vpdpwssd 14×32",
+    tile: 4,
+    // SAFETY: the table hands these kernels out only where the processor has the instructions.
+    weights: |filters, u| unsafe { weights(filters, u) },
+    // SAFETY: as above.
+    input: |tiles| unsafe { input(tiles) },
+    // SAFETY: as above.
+    multiply: |task| unsafe { multiply(task) },
+    // SAFETY: as above.
+    output: |tiles| unsafe { output(tiles) },
+};
+
+/// Points of a transformed tile.
+const POINTS: usize = 36;
+
+/// Numbers of U of one point and one input block.
+const U_BLOCK: usize = BLOCK * BLOCK;
+
+/// Numbers of U from a point to the next.
+fn point_stride(blocks: usize) -> usize {
+    blocks * U_BLOCK + POINT_PADDING
+}
+
+/// Numbers of U of a step: two input channels × 32 output channels.
+const STEP: usize = 2 * BLOCK;
+
+/// 32 numbers of i16 or 16 of i32 from the front of a slice.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn load<T>(from: &[T]) -> __m512i {
+    let from = &from[..64 / size_of::<T>()];
+    // SAFETY: the slice holds 64 bytes.
+    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+}
+
+/// Stores 64 bytes at the front of a slice.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store<T>(to: &mut [T], value: __m512i) {
+    let to = &mut to[..64 / size_of::<T>()];
+    // SAFETY: the slice holds 64 bytes, and T is an integer here, which may have any bits.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn weights(filters: &[i8], u: &mut [i16]) {
+    let blocks = filters.len() / (9 * BLOCK * BLOCK);
+    for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
+        let (first, second) = filters.split_at(9 * BLOCK);
+        // Taps of 16 output channels × the two input channels, for either half of the output channels.
+        let mut taps = [[_mm512_setzero_si512(); 9]; 2];
+        for tap in 0..9 {
+            let channel = |filters: &[i8]| {
+                let filters = &filters[tap * BLOCK..][..BLOCK];
+                // SAFETY: the slice holds 32 bytes. In the order of quarters 0, 2, 1, 3 unpacking gives what is wanted.
+                _mm256_permute4x64_epi64::<0b11_01_10_00>(unsafe { _mm256_loadu_si256(filters.as_ptr().cast()) })
+            };
+            let (first, second) = (channel(first), channel(second));
+            taps[0][tap] = _mm512_cvtepi8_epi16(_mm256_unpacklo_epi8(first, second));
+            taps[1][tap] = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(first, second));
+        }
+        for (half, taps) in taps.iter().enumerate() {
+            // G g, a column of the filter at a time; then (G g) Gᵀ.
+            let columns: [[__m512i; 6]; 3] = std::array::from_fn(|x| filter_points(taps[x], taps[x + 3], taps[x + 6]));
+            for y in 0..6 {
+                let points = filter_points(columns[0][y], columns[1][y], columns[2][y]);
+                for (x, &value) in points.iter().enumerate() {
+                    let at = (y * 6 + x) * point_stride(blocks) + pair * STEP + half * BLOCK;
+                    store(&mut u[at..], value);
+                }
+            }
+        }
+    }
+}
+
+/// G times a column of three.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn filter_points(a: __m512i, b: __m512i, c: __m512i) -> [__m512i; 6] {
+    let (a2, b2) = (_mm512_slli_epi16::<1>(a), _mm512_slli_epi16::<1>(b));
+    let (a4, b4, c4) = (_mm512_slli_epi16::<2>(a), _mm512_slli_epi16::<2>(b), _mm512_slli_epi16::<2>(c));
+    let outer = _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_add_epi16(a4, c4));
+    let wide = _mm512_add_epi16(a, c4);
+    [
+        _mm512_add_epi16(a4, a2),
+        _mm512_sub_epi16(outer, b4),
+        _mm512_add_epi16(outer, b4),
+        _mm512_add_epi16(wide, b2),
+        _mm512_sub_epi16(wide, b2),
+        c,
+    ]
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn input(task: InputTiles<'_>) {
+    let InputTiles { input, plane, block, tile_rows, v } = task;
+    let tile_columns = plane.columns.div_ceil(4);
+    let count = tile_rows.len() * tile_columns;
+    let v = &mut v[..POINTS * count * BLOCK];
+    for (index, tile_row) in tile_rows.enumerate() {
+        let rows = &input[plane.window(block, tile_row * 4, 3)..];
+        let v = &mut v[index * tile_columns * BLOCK..];
+        // Two rows of points at a time: a tile's 36 would not fit the registers.
+        input_rows::<0>(rows, plane.row_bytes(), tile_columns, count, v);
+        input_rows::<1>(rows, plane.row_bytes(), tile_columns, count, v);
+        input_rows::<2>(rows, plane.row_bytes(), tile_columns, count, v);
+    }
+}
+
+/// Of a row of tiles, whose inputs begin `rows`, the [points of a pair](input_pair) in V, whose points are `count` tiles apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn input_rows<const PAIR: usize>(rows: &[u8], row_bytes: usize, tiles: usize, count: usize, v: &mut [i16]) {
+    let rows = &rows[..5 * row_bytes + (4 * tiles + 2) * BLOCK];
+    let column = |x: usize| {
+        // SAFETY: `rows` holds five rows and 4 · tiles + 2 pixels of 32 bytes of the sixth, and every x is below that.
+        let pixel = |y: usize| unsafe { _mm256_loadu_si256(rows.as_ptr().add(y * row_bytes + x * BLOCK).cast()) };
+        let pixel = |y: usize| _mm512_cvtepu8_epi16(pixel(y));
+        input_pair::<PAIR>([pixel(0), pixel(1), pixel(2), pixel(3), pixel(4), pixel(5)])
+    };
+    // Bᵀ d, a column of inputs at a time; a tile shares its last two columns with the next.
+    let (mut first, mut second) = (column(0), column(1));
+    for tile in 0..tiles {
+        let x = 4 * tile;
+        let columns = [first, second, column(x + 2), column(x + 3), column(x + 4), column(x + 5)];
+        (first, second) = (columns[4], columns[5]);
+        for (index, y) in [[0, 5], [1, 2], [3, 4]][PAIR].into_iter().enumerate() {
+            // (Bᵀ d) B.
+            let column = |x: usize| columns[x][index];
+            let row = [column(0), column(1), column(2), column(3), column(4), column(5)];
+            for (pair, x) in [[0, 5], [1, 2], [3, 4]].into_iter().enumerate() {
+                let points = match pair {
+                    0 => input_pair::<0>(row),
+                    1 => input_pair::<1>(row),
+                    _ => input_pair::<2>(row),
+                };
+                for (x, value) in x.into_iter().zip(points) {
+                    store(&mut v[((y * 6 + x) * count + tile) * BLOCK..], value);
+                }
+            }
+        }
+    }
+}
+
+/// Two of Bᵀ's six rows times a column: its first and last, the two of ±1, or the two of ±2, which share their sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn input_pair<const PAIR: usize>(d: [__m512i; 6]) -> [__m512i; 2] {
+    let (add, sub) = (|a, b| _mm512_add_epi16(a, b), |a, b| _mm512_sub_epi16(a, b));
+    let near = sub(d[4], d[2]);
+    let twice = _mm512_slli_epi16::<1>(sub(d[3], d[1]));
+    match PAIR {
+        0 => [add(_mm512_slli_epi16::<2>(sub(d[0], d[2])), near), sub(sub(d[5], d[3]), _mm512_slli_epi16::<1>(twice))],
+        1 => {
+            let even = sub(d[4], _mm512_slli_epi16::<2>(d[2]));
+            let odd = sub(d[3], _mm512_slli_epi16::<2>(d[1]));
+            [add(even, odd), sub(even, odd)]
+        }
+        _ => [add(near, twice), sub(near, twice)],
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn multiply(mut task: Multiply<'_>) {
+    let tiles = task.range.len();
+    let count = tiles.div_ceil(14);
+    for point in 0..POINTS {
+        for group in 0..count {
+            let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
+            match to - from {
+                1 => multiply_tile::<1>(&mut task, point, from),
+                2 => multiply_tile::<2>(&mut task, point, from),
+                3 => multiply_tile::<3>(&mut task, point, from),
+                4 => multiply_tile::<4>(&mut task, point, from),
+                5 => multiply_tile::<5>(&mut task, point, from),
+                6 => multiply_tile::<6>(&mut task, point, from),
+                7 => multiply_tile::<7>(&mut task, point, from),
+                8 => multiply_tile::<8>(&mut task, point, from),
+                9 => multiply_tile::<9>(&mut task, point, from),
+                10 => multiply_tile::<10>(&mut task, point, from),
+                11 => multiply_tile::<11>(&mut task, point, from),
+                12 => multiply_tile::<12>(&mut task, point, from),
+                13 => multiply_tile::<13>(&mut task, point, from),
+                _ => multiply_tile::<14>(&mut task, point, from),
+            }
+        }
+    }
+}
+
+/// `N` tiles of the range, from `from` on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn multiply_tile<const N: usize>(task: &mut Multiply<'_>, point: usize, from: usize) {
+    let Multiply { v, blocks, tiles, ref range, u, .. } = *task;
+    let mut sums = [[_mm512_setzero_si512(); 2]; N];
+    let u = &u[point * point_stride(blocks)..][..blocks * U_BLOCK];
+    for (block, u) in u.chunks_exact(U_BLOCK).enumerate() {
+        let v = &v[((block * POINTS + point) * tiles + range.start + from) * BLOCK..][..N * BLOCK];
+        for (step, u) in u.chunks_exact(STEP).enumerate() {
+            let u = [load(u), load(&u[BLOCK..])];
+            for (n, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: `v` holds 32 numbers for each n below N, and of the 16 steps of a block each reads two.
+                let v = unsafe { v.as_ptr().add(n * BLOCK + 2 * step).cast::<i32>().read_unaligned() };
+                let v = _mm512_set1_epi32(v);
+                sums[0] = dpwssd(sums[0], v, u[0]);
+                sums[1] = dpwssd(sums[1], v, u[1]);
+            }
+        }
+    }
+    let m = &mut task.m[from * POINTS * BLOCK..][..N * POINTS * BLOCK];
+    for (sums, m) in sums.iter().zip(m.chunks_exact_mut(POINTS * BLOCK)) {
+        let m = &mut m[point * BLOCK..];
+        store(m, sums[0]);
+        store(&mut m[16..], sums[1]);
+    }
+}
+
+/// The instruction by name: the compiler splits its intrinsic into a multiplication and an addition where it sees fit.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(crate) fn dpwssd(mut sums: __m512i, v: __m512i, u: __m512i) -> __m512i {
+    // SAFETY: arithmetic on registers.
+    unsafe {
+        asm!("vpdpwssd {}, {}, {}", inout(zmm_reg) sums, in(zmm_reg) v, in(zmm_reg) u,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sums
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn output(task: OutputTiles<'_>) {
+    let OutputTiles { m, rows, columns, epilogue, pool, output, row_bytes } = task;
+    let tile_columns = columns.div_ceil(4);
+    let count = rows.div_ceil(4) * tile_columns;
+    let lanes = Lanes::new(epilogue);
+    for (tile, m) in m.chunks_exact(POINTS * BLOCK).enumerate().take(count) {
+        let (row, column) = (tile / tile_columns * 4, tile % tile_columns * 4);
+        let (rows, columns) = ((rows - row).min(4), (columns - column).min(4));
+        if pool {
+            let (low, high) = (pooled(m, 0, &lanes), pooled(m, 1, &lanes));
+            for y in 0..rows / 2 {
+                let bytes = lanes.join(low[y], high[y]);
+                let at = (row / 2 + y) * row_bytes + column / 2 * BLOCK;
+                store_pixels(&mut output[at..], columns / 2, bytes);
+            }
+        } else {
+            let (low, high) = (whole(m, 0, &lanes), whole(m, 1, &lanes));
+            for y in 0..rows {
+                for pair in 0..columns.div_ceil(2) {
+                    let bytes = lanes.join(low[y][pair], high[y][pair]);
+                    let at = (row + y) * row_bytes + (column + 2 * pair) * BLOCK;
+                    store_pixels(&mut output[at..], columns - 2 * pair, bytes);
+                }
+            }
+        }
+    }
+}
+
+/// Half a tile's outputs (16 channels), requantized: rows, pairs of pixels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn whole(m: &[i32], half: usize, lanes: &Lanes) -> [[__m512i; 2]; 4] {
+    let sums = sums(m, half);
+    let mut pixels = [[_mm512_setzero_si512(); 2]; 4];
+    for (pixels, sums) in pixels.iter_mut().zip(&sums) {
+        for pair in 0..2 {
+            pixels[pair] = lanes.requantize(half, sums[2 * pair], sums[2 * pair + 1]);
+        }
+    }
+    pixels
+}
+
+/// The same, of the maxima of 2 × 2 cells: since no multiplier is below 0, the greatest sum has the greatest byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn pooled(m: &[i32], half: usize, lanes: &Lanes) -> [__m512i; 2] {
+    let sums = sums(m, half);
+    let mut pixels = [_mm512_setzero_si512(); 2];
+    for (y, pixels) in pixels.iter_mut().enumerate() {
+        let (top, bottom) = (&sums[2 * y], &sums[2 * y + 1]);
+        let left = _mm512_max_epi32(_mm512_max_epi32(top[0], top[1]), _mm512_max_epi32(bottom[0], bottom[1]));
+        let right = _mm512_max_epi32(_mm512_max_epi32(top[2], top[3]), _mm512_max_epi32(bottom[2], bottom[3]));
+        *pixels = lanes.requantize(half, left, right);
+    }
+    pixels
+}
+
+/// The true sums of half a tile's outputs (16 channels): of 576 × them the inverse of 9 leaves 2⁶ ×.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn sums(m: &[i32], half: usize) -> [[__m512i; 4]; 4] {
+    let m = &m[half * 16..POINTS * BLOCK];
+    let inverse = _mm512_set1_epi32(super::F4.inverse);
+    // Aᵀ M, a column of points at a time; then (Aᵀ M) A, a row at a time.
+    let mut rows = [[_mm512_setzero_si512(); 6]; 4];
+    for x in 0..6 {
+        let point = |y: usize| load(&m[(y * 6 + x) * BLOCK..]);
+        let sums = output_points([point(0), point(1), point(2), point(3), point(4), point(5)]);
+        for (row, sum) in rows.iter_mut().zip(sums) {
+            row[x] = sum;
+        }
+    }
+    let mut sums = [[_mm512_setzero_si512(); 4]; 4];
+    for (sums, row) in sums.iter_mut().zip(rows) {
+        for (sum, scaled) in sums.iter_mut().zip(output_points(row)) {
+            *sum = _mm512_srai_epi32::<6>(_mm512_mullo_epi32(scaled, inverse));
+        }
+    }
+    sums
+}
+
+/// Aᵀ times a column of six.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn output_points(m: [__m512i; 6]) -> [__m512i; 4] {
+    let (sum, difference) = (_mm512_add_epi32(m[1], m[2]), _mm512_sub_epi32(m[1], m[2]));
+    let (far_sum, far_difference) = (_mm512_add_epi32(m[3], m[4]), _mm512_sub_epi32(m[3], m[4]));
+    let thrice = _mm512_add_epi32(m[5], _mm512_slli_epi32::<1>(m[5]));
+    [
+        _mm512_add_epi32(m[0], _mm512_add_epi32(sum, far_sum)),
+        _mm512_add_epi32(difference, _mm512_slli_epi32::<1>(far_difference)),
+        _mm512_add_epi32(sum, _mm512_slli_epi32::<2>(far_sum)),
+        _mm512_add_epi32(difference, _mm512_slli_epi32::<3>(_mm512_add_epi32(far_difference, thrice))),
+    ]
+}
+
+/// Stores two pixels, or the first of them where only one is left.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn store_pixels(output: &mut [u8], count: usize, bytes: __m512i) {
+    if count >= 2 {
+        store(output, bytes);
+    } else if count == 1 {
+        let output = &mut output[..BLOCK];
+        // SAFETY: the slice holds 32 bytes.
+        unsafe { _mm256_storeu_si256(output.as_mut_ptr().cast(), _mm512_castsi512_si256(bytes)) }
+    }
+}

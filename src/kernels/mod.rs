@@ -29,9 +29,10 @@
 //! - [`first`]: the first layer, which reads one channel.
 //!
 //! Each has one file per instruction set, with the same names in each, and a portable one. [`Kernels`] holds those of an
-//! instruction set as values; [`available`] is the only way to them, and hands out those only that this processor runs.
+//! instruction set as values, with the [`ceiling`] of its multiplications; [`available`] is the only way to them, and hands out those only that this processor runs.
 
 mod aligned;
+pub mod ceiling;
 #[cfg(test)]
 mod conformance;
 pub mod direct;

@@ -1,5 +1,6 @@
 //! The table of kernels, and which of them this processor runs: the one place where instruction sets are detected.
 
+use super::ceiling::{self, Ceiling};
 use super::direct::{self, Direct};
 use super::first::{self, First};
 use super::winograd::{self, Winograd};
@@ -15,6 +16,8 @@ pub struct Kernels {
     pub direct: Direct,
     /// Winograd convolution; the planner takes the first whose condition a layer's weights meet.
     pub winograd: &'static [Winograd],
+    /// What one core could multiply at best.
+    pub ceiling: Ceiling,
     /// Whether this processor has the instructions.
     detected: fn() -> bool,
 }
@@ -25,6 +28,7 @@ static PORTABLE: Kernels = Kernels {
     first: first::portable::FIRST,
     direct: direct::portable::DIRECT,
     winograd: &[winograd::portable::F4, winograd::portable::F2],
+    ceiling: ceiling::portable::CEILING,
     detected: || true,
 };
 

@@ -11,6 +11,8 @@ pub mod plain_file;
 pub mod quant;
 #[path = "../../../src/tensor.rs"]
 pub mod tensor;
+#[path = "../../../src/workers/mod.rs"]
+pub mod workers;
 
 /// Stands for the main package's `report`, of which the network's writer wants the notice only.
 pub mod report {

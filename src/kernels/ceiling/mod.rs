@@ -2,6 +2,8 @@
 //! store. Not a kernel: what kernels are measured against, since clocks and widths differ from box to box. One file per
 //! instruction set.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
 pub mod portable;
 
 /// The ceilings of one instruction set: each runs so many iterations of its loop and returns how many products it added up.

@@ -49,10 +49,23 @@ static PORTABLE: Kernels = Kernels {
     detected: || true,
 };
 
+/// x86-64 of the last ten years: products of i16, since those of bytes saturate.
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = Kernels {
+    name: "avx2",
+    first: first::avx2::FIRST,
+    direct: direct::avx2::DIRECT,
+    winograd: &[winograd::avx2::F4, winograd::avx2::F2],
+    ceiling: ceiling::avx2::CEILING,
+    detected: || is_x86_feature_detected!("avx2"),
+};
+
 /// All kernels that this program was built with, the fastest first.
 static TABLE: &[&Kernels] = &[
     #[cfg(target_arch = "x86_64")]
     &AVX512_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    &AVX2,
     &PORTABLE,
 ];
 

@@ -2,6 +2,8 @@
 //! instruction set. Not the first layer ([`super::first`]) and not Winograd ([`super::winograd`]).
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
 pub mod portable;
 

@@ -2,6 +2,8 @@
 //! requantization is most of its work. One file per instruction set.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
 pub mod portable;
 

@@ -33,6 +33,8 @@
 //! the image depend on it, and they are not stored.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
 pub mod portable;
 

@@ -32,8 +32,23 @@ static PORTABLE: Kernels = Kernels {
     detected: || true,
 };
 
+/// Plain NEON, which every 64-bit ARM processor has: cortex-a53, a57, a72.
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = Kernels {
+    name: "neon",
+    first: first::neon::FIRST,
+    direct: direct::neon::DIRECT,
+    winograd: &[winograd::neon::F4, winograd::portable::F2],
+    ceiling: ceiling::neon::NEON,
+    detected: || std::arch::is_aarch64_feature_detected!("neon"),
+};
+
 /// All kernels that this program was built with, the fastest first.
-static TABLE: [&Kernels; 1] = [&PORTABLE];
+static TABLE: &[&Kernels] = &[
+    #[cfg(target_arch = "aarch64")]
+    &NEON,
+    &PORTABLE,
+];
 
 /// The kernels that this processor runs, the fastest first; never empty, since the portable ones run everywhere.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {

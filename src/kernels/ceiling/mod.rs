@@ -2,6 +2,8 @@
 //! store. Not a kernel: what kernels are measured against, since clocks and widths differ from box to box. One file per
 //! instruction set.
 
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 /// The ceilings of one instruction set: each runs so many iterations of its loop and returns how many products it added up.

@@ -1,6 +1,8 @@
 //! Direct convolution: a row of output pixels × 32 output channels, summed straight from the window's bytes. One file per
 //! instruction set. Not the first layer ([`super::first`]) and not Winograd ([`super::winograd`]).
 
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 use super::Epilogue;

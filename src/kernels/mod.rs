@@ -40,6 +40,8 @@ mod conformance;
 pub mod direct;
 mod epilogue;
 pub mod first;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod plane;
 pub mod reference;
 mod table;

@@ -60,12 +60,25 @@ static AVX2: Kernels = Kernels {
     detected: || is_x86_feature_detected!("avx2"),
 };
 
+/// Plain NEON, which every 64-bit ARM processor has: cortex-a53, a57, a72.
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = Kernels {
+    name: "neon",
+    first: first::neon::FIRST,
+    direct: direct::neon::DIRECT,
+    winograd: &[winograd::neon::F4, winograd::portable::F2],
+    ceiling: ceiling::neon::NEON,
+    detected: || std::arch::is_aarch64_feature_detected!("neon"),
+};
+
 /// All kernels that this program was built with, the fastest first.
 static TABLE: &[&Kernels] = &[
     #[cfg(target_arch = "x86_64")]
     &AVX512_VNNI,
     #[cfg(target_arch = "x86_64")]
     &AVX2,
+    #[cfg(target_arch = "aarch64")]
+    &NEON,
     &PORTABLE,
 ];
 

@@ -1,6 +1,8 @@
-/* A QEMU plugin (TCG, API version 1) that counts the guest's instructions, all of them and by kind, and prints them when
- * the program ends, as `count KIND NUMBER` lines on standard error or to the file of the argument `to=FILE`. Not a
- * profiler: nothing here knows time. Right for one guest thread; two would race on the counters.
+/* A QEMU plugin (TCG, API version 1) that counts the guest's instructions, all of them and by kind. A line that the guest
+ * writes to its standard output ends a lap; so whatever is to be counted by itself prints a line before and one after.
+ * To the file of the argument `to=FILE` (else standard error) goes a line `KIND=NUMBER KIND=NUMBER ...` for every lap, and
+ * one for what follows the last. Not a profiler: nothing here knows time. Right for one guest thread; two would race on
+ * the counters.
  *
  * No package carries the plugin header, so what is used of it is declared here, after QEMU's documentation.
  * Build: cc -O2 -shared -fPIC -o count.so count.c     Use: qemu-aarch64 -plugin ./count.so,to=FILE PROGRAM */
@@ -16,6 +18,8 @@ struct qemu_plugin_insn;
 enum qemu_plugin_op { QEMU_PLUGIN_INLINE_ADD_U64 };
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, struct qemu_plugin_tb *));
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, enum qemu_plugin_op, void *, uint64_t);
+void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, unsigned, int64_t, uint64_t,
+    uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t));
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, void (*)(qemu_plugin_id_t, void *), void *);
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
@@ -50,12 +54,12 @@ static const struct { const char *name; uint32_t mask, bits; } kinds[] = {
 #define KINDS (sizeof kinds / sizeof *kinds)
 
 struct block {
-    uint64_t runs; /* how often it was entered; QEMU adds to it */
+    uint64_t runs; /* how often it was entered in this lap; QEMU adds to it */
     struct block *next;
     uint16_t of_kind[KINDS];
 };
 static struct block *blocks;
-static char to[4096];
+static FILE *out;
 
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
@@ -74,21 +78,37 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     qemu_plugin_register_vcpu_tb_exec_inline(tb, QEMU_PLUGIN_INLINE_ADD_U64, &block->runs, 1);
 }
 
-static void ended(qemu_plugin_id_t id, void *data)
+/* Writes the counts since the last lap, and begins another. */
+static void lap(void)
 {
-    (void)id; (void)data;
     uint64_t counts[KINDS] = {0}, all = 0;
-    for (struct block *block = blocks; block; block = block->next)
+    for (struct block *block = blocks; block; block = block->next) {
         for (size_t kind = 0; kind < KINDS; kind++) counts[kind] += block->runs * block->of_kind[kind];
-    FILE *out = *to ? fopen(to, "w") : stderr;
-    if (!out) { perror(to); exit(1); }
+        block->runs = 0;
+    }
     for (size_t kind = 0; kind < KINDS; kind++) all += counts[kind];
     for (size_t kind = 0; kind < KINDS; kind++) { /* neighbours of one name are one kind */
         if (kind + 1 < KINDS && !strcmp(kinds[kind].name, kinds[kind + 1].name)) counts[kind + 1] += counts[kind];
-        else fprintf(out, "count %s %" PRIu64 "\n", kinds[kind].name, counts[kind]);
+        else fprintf(out, "%s=%" PRIu64 " ", kinds[kind].name, counts[kind]);
     }
-    fprintf(out, "count all %" PRIu64 "\n", all);
-    if (fclose(out)) { perror(to); exit(1); }
+    fprintf(out, "all=%" PRIu64 "\n", all);
+}
+
+/* AArch64's number of write. */
+enum { WRITE = 64, STANDARD_OUTPUT = 1 };
+
+static void called(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64_t file, uint64_t b, uint64_t c, uint64_t d,
+    uint64_t e, uint64_t f, uint64_t g, uint64_t h)
+{
+    (void)id; (void)cpu; (void)b; (void)c; (void)d; (void)e; (void)f; (void)g; (void)h;
+    if (number == WRITE && file == STANDARD_OUTPUT) lap();
+}
+
+static void ended(qemu_plugin_id_t id, void *data)
+{
+    (void)id; (void)data;
+    lap();
+    if (fflush(out)) { perror("count"); exit(1); }
 }
 
 struct qemu_info_t;
@@ -96,14 +116,15 @@ __attribute__((visibility("default")))
 int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info_t *info, int argc, char **argv)
 {
     (void)info;
+    out = stderr;
     for (int i = 0; i < argc; i++) {
-        if (strncmp(argv[i], "to=", 3) || strlen(argv[i] + 3) >= sizeof to) {
-            fprintf(stderr, "count: to=FILE is the only argument, not %s\n", argv[i]);
+        if (strncmp(argv[i], "to=", 3) || !(out = fopen(argv[i] + 3, "w"))) {
+            fprintf(stderr, "count: to=FILE, a file that can be written, is the only argument, not %s\n", argv[i]);
             return 1;
         }
-        strcpy(to, argv[i] + 3);
     }
     qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+    qemu_plugin_register_vcpu_syscall_cb(id, called);
     qemu_plugin_register_atexit_cb(id, ended, NULL);
     return 0;
 }

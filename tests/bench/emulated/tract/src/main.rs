@@ -1,7 +1,7 @@
 //! Runs an ONNX model with tract on one thread, so that its guest instructions can be counted. Not a benchmark of time, and
 //! not the backend `onnx`, whose way to call tract it repeats.
 //!
-//! Usage: tract-peer MODEL.onnx IMAGE.u8 TIMES OUTPUT. The smallest output (the evidence map) goes to OUTPUT as NHWC.
+//! Usage: tract-peer MODEL.onnx IMAGE.u8 TIMES OUTPUT. It prints a line after each inference. The smallest output (the evidence map) goes to OUTPUT as NHWC.
 
 use tract_onnx::prelude::*;
 
@@ -21,6 +21,7 @@ fn main() -> TractResult<()> {
     for _ in 0..times.parse::<usize>()? {
         let input = Tensor::from_shape(&[1, 1, size, size], &image)?;
         outputs = plan.run(tvec!(input.into_tvalue()))?;
+        println!("inference");
     }
     let Some(evidence) = outputs.iter().min_by_key(|tensor| tensor.len()) else { bail!("no inference, no output") };
     let nhwc = evidence.to_plain_array_view::<u8>()?.permuted_axes(&[0, 2, 3, 1][..]);

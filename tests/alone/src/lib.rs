@@ -5,6 +5,8 @@
 pub mod kernels;
 #[path = "../../../src/network/mod.rs"]
 pub mod network;
+#[path = "../../../src/plain_file.rs"]
+pub mod plain_file;
 #[path = "../../../src/quant.rs"]
 pub mod quant;
 #[path = "../../../src/tensor.rs"]

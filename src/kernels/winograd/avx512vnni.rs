@@ -11,11 +11,12 @@
 //! register.
 #![allow(unsafe_code)] // The entries from the table, loads, stores, and the instruction by name.
 
-use super::{InputTiles, Multiply, OutputTiles, POINT_PADDING, Winograd};
+use super::{Fly, FlyMultiply, InputTiles, Multiply, OutputTiles, Winograd};
 use crate::kernels::BLOCK;
 use crate::kernels::epilogue::avx512vnni::Lanes;
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// 14 tiles × 32 channels.
 pub(crate) const F4: Winograd = Winograd {
@@ -27,6 +28,11 @@ pub(crate) const F4: Winograd = Winograd {
     input: |tiles| unsafe { input(tiles) },
     // SAFETY: as above.
     multiply: |task| unsafe { multiply(task) },
+    fly: Some(Fly {
+        scratch_count: |blocks| 6 * blocks * U_BLOCK,
+        // SAFETY: as above.
+        multiply: |task| unsafe { multiply_filters(task) },
+    }),
     // SAFETY: as above.
     output: |tiles| unsafe { output(tiles) },
 };
@@ -36,11 +42,6 @@ const POINTS: usize = 36;
 
 /// Numbers of U of one point and one input block.
 const U_BLOCK: usize = BLOCK * BLOCK;
-
-/// Numbers of U from a point to the next.
-fn point_stride(blocks: usize) -> usize {
-    blocks * U_BLOCK + POINT_PADDING
-}
 
 /// Numbers of U of a step: two input channels × 32 output channels.
 const STEP: usize = 2 * BLOCK;
@@ -65,32 +66,73 @@ fn store<T>(to: &mut [T], value: __m512i) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn weights(filters: &[i8], u: &mut [i16]) {
-    let blocks = filters.len() / (9 * BLOCK * BLOCK);
+    let row = filters.len() / (9 * BLOCK * BLOCK) * 6 * U_BLOCK;
+    for (y, u) in u.chunks_exact_mut(row.max(1)).enumerate().take(6) {
+        weights_row(filters, y, u);
+    }
+}
+
+/// One row of points of U. A row at a time, since its six points are written a power of two bytes apart, where six lines share
+/// a set of the first cache but 36 would not.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn weights_row(filters: &[i8], row: usize, u: &mut [i16]) {
+    match row {
+        0 => weights_row_of::<0>(filters, u),
+        1 => weights_row_of::<1>(filters, u),
+        2 => weights_row_of::<2>(filters, u),
+        3 => weights_row_of::<3>(filters, u),
+        4 => weights_row_of::<4>(filters, u),
+        _ => weights_row_of::<5>(filters, u),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn weights_row_of<const ROW: usize>(filters: &[i8], u: &mut [i16]) {
+    let point = filters.len() / (9 * BLOCK * BLOCK) * U_BLOCK;
     for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
-        let (first, second) = filters.split_at(9 * BLOCK);
-        // Taps of 16 output channels × the two input channels, for either half of the output channels.
-        let mut taps = [[_mm512_setzero_si512(); 9]; 2];
-        for tap in 0..9 {
-            let channel = |filters: &[i8]| {
-                let filters = &filters[tap * BLOCK..][..BLOCK];
-                // SAFETY: the slice holds 32 bytes. In the order of quarters 0, 2, 1, 3 unpacking gives what is wanted.
-                _mm256_permute4x64_epi64::<0b11_01_10_00>(unsafe { _mm256_loadu_si256(filters.as_ptr().cast()) })
+        // Of a tap 16 output channels × the two input channels, for either half of the output channels.
+        let tap = |tap: usize| {
+            let channel = |channel: usize| {
+                let filters = &filters[(channel * 9 + tap) * BLOCK..][..BLOCK];
+                // SAFETY: the slice holds 32 bytes.
+                let filters = unsafe { _mm256_loadu_si256(filters.as_ptr().cast()) };
+                // Unpacking works on halves of a register: with its quarters in this order it leaves the channels in theirs.
+                _mm256_permute4x64_epi64::<0b11_01_10_00>(filters)
             };
-            let (first, second) = (channel(first), channel(second));
-            taps[0][tap] = _mm512_cvtepi8_epi16(_mm256_unpacklo_epi8(first, second));
-            taps[1][tap] = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(first, second));
-        }
-        for (half, taps) in taps.iter().enumerate() {
-            // G g, a column of the filter at a time; then (G g) Gᵀ.
-            let columns: [[__m512i; 6]; 3] = std::array::from_fn(|x| filter_points(taps[x], taps[x + 3], taps[x + 6]));
-            for y in 0..6 {
-                let points = filter_points(columns[0][y], columns[1][y], columns[2][y]);
-                for (x, &value) in points.iter().enumerate() {
-                    let at = (y * 6 + x) * point_stride(blocks) + pair * STEP + half * BLOCK;
-                    store(&mut u[at..], value);
-                }
+            let (first, second) = (channel(0), channel(1));
+            [_mm256_unpacklo_epi8(first, second), _mm256_unpackhi_epi8(first, second)]
+        };
+        // A row of G g, a column of the filter at a time.
+        let column = |x: usize| {
+            let (a, b, c) = (tap(x), tap(x + 3), tap(x + 6));
+            [filter_point::<ROW>(a[0], b[0], c[0]), filter_point::<ROW>(a[1], b[1], c[1])]
+        };
+        let columns = [column(0), column(1), column(2)];
+        // (G g) Gᵀ.
+        for half in 0..2 {
+            let points = filter_points(columns[0][half], columns[1][half], columns[2][half]);
+            for (x, &value) in points.iter().enumerate() {
+                store(&mut u[x * point + pair * STEP + half * BLOCK..], value);
             }
         }
+    }
+}
+
+/// One row of G times a column of three, widened.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn filter_point<const ROW: usize>(a: __m256i, b: __m256i, c: __m256i) -> __m512i {
+    let (a, b, c) = (_mm512_cvtepi8_epi16(a), _mm512_cvtepi8_epi16(b), _mm512_cvtepi8_epi16(c));
+    match ROW {
+        0 => _mm512_add_epi16(_mm512_slli_epi16::<2>(a), _mm512_slli_epi16::<1>(a)),
+        1 => {
+            let sum = _mm512_add_epi16(_mm512_add_epi16(a, b), c);
+            _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_slli_epi16::<2>(sum))
+        }
+        2 => _mm512_slli_epi16::<2>(_mm512_sub_epi16(_mm512_sub_epi16(b, a), c)),
+        3 => _mm512_add_epi16(_mm512_add_epi16(a, _mm512_slli_epi16::<1>(b)), _mm512_slli_epi16::<2>(c)),
+        4 => _mm512_add_epi16(_mm512_sub_epi16(a, _mm512_slli_epi16::<1>(b)), _mm512_slli_epi16::<2>(c)),
+        _ => c,
     }
 }
 
@@ -182,40 +224,70 @@ fn input_pair<const PAIR: usize>(d: [__m512i; 6]) -> [__m512i; 2] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply(mut task: Multiply<'_>) {
+fn multiply(task: Multiply<'_>) {
+    let Multiply { v, blocks, tiles, range, u, m } = task;
+    let mut product = Product { v, tiles, range, m };
+    for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate().take(POINTS) {
+        multiply_point(&mut product, point, u);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn multiply_filters(task: FlyMultiply<'_>) {
+    let FlyMultiply { v, blocks, tiles, range, filters, scratch, m } = task;
+    let mut product = Product { v, tiles, range, m };
+    for row in 0..6 {
+        let u = &mut scratch[..6 * blocks * U_BLOCK];
+        weights_row(filters, row, u);
+        for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate() {
+            multiply_point(&mut product, row * 6 + point, u);
+        }
+    }
+}
+
+/// A [`Multiply`] but for U.
+struct Product<'a> {
+    v: &'a [i16],
+    tiles: usize,
+    range: Range<usize>,
+    m: &'a mut [i32],
+}
+
+/// One point of all tiles of the range; `u` is U's of this point.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn multiply_point(task: &mut Product<'_>, point: usize, u: &[i16]) {
     let tiles = task.range.len();
     let count = tiles.div_ceil(14);
-    for point in 0..POINTS {
-        for group in 0..count {
-            let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
-            match to - from {
-                1 => multiply_tile::<1>(&mut task, point, from),
-                2 => multiply_tile::<2>(&mut task, point, from),
-                3 => multiply_tile::<3>(&mut task, point, from),
-                4 => multiply_tile::<4>(&mut task, point, from),
-                5 => multiply_tile::<5>(&mut task, point, from),
-                6 => multiply_tile::<6>(&mut task, point, from),
-                7 => multiply_tile::<7>(&mut task, point, from),
-                8 => multiply_tile::<8>(&mut task, point, from),
-                9 => multiply_tile::<9>(&mut task, point, from),
-                10 => multiply_tile::<10>(&mut task, point, from),
-                11 => multiply_tile::<11>(&mut task, point, from),
-                12 => multiply_tile::<12>(&mut task, point, from),
-                13 => multiply_tile::<13>(&mut task, point, from),
-                _ => multiply_tile::<14>(&mut task, point, from),
-            }
+    for group in 0..count {
+        let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
+        match to - from {
+            1 => multiply_tile::<1>(task, point, u, from),
+            2 => multiply_tile::<2>(task, point, u, from),
+            3 => multiply_tile::<3>(task, point, u, from),
+            4 => multiply_tile::<4>(task, point, u, from),
+            5 => multiply_tile::<5>(task, point, u, from),
+            6 => multiply_tile::<6>(task, point, u, from),
+            7 => multiply_tile::<7>(task, point, u, from),
+            8 => multiply_tile::<8>(task, point, u, from),
+            9 => multiply_tile::<9>(task, point, u, from),
+            10 => multiply_tile::<10>(task, point, u, from),
+            11 => multiply_tile::<11>(task, point, u, from),
+            12 => multiply_tile::<12>(task, point, u, from),
+            13 => multiply_tile::<13>(task, point, u, from),
+            _ => multiply_tile::<14>(task, point, u, from),
         }
     }
 }
 
 /// `N` tiles of the range, from `from` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_tile<const N: usize>(task: &mut Multiply<'_>, point: usize, from: usize) {
-    let Multiply { v, blocks, tiles, ref range, u, .. } = *task;
+fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize) {
     let mut sums = [[_mm512_setzero_si512(); 2]; N];
-    let u = &u[point * point_stride(blocks)..][..blocks * U_BLOCK];
+    let first = task.range.start + from;
     for (block, u) in u.chunks_exact(U_BLOCK).enumerate() {
-        let v = &v[((block * POINTS + point) * tiles + range.start + from) * BLOCK..][..N * BLOCK];
+        let at = |point: usize| ((block * POINTS + point) * task.tiles + first) * BLOCK;
+        let v = &task.v[at(point)..][..N * BLOCK];
+        fetch_ahead::<N>(task.v, at(if point + 1 < POINTS { point + 1 } else { 0 }));
         for (step, u) in u.chunks_exact(STEP).enumerate() {
             let u = [load(u), load(&u[BLOCK..])];
             for (n, sums) in sums.iter_mut().enumerate() {
@@ -232,6 +304,17 @@ fn multiply_tile<const N: usize>(task: &mut Multiply<'_>, point: usize, from: us
         let m = &mut m[point * BLOCK..];
         store(m, sums[0]);
         store(&mut m[16..], sums[1]);
+    }
+}
+
+/// Brings `N` tiles of V near: those of the next point lie where no processor expects them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn fetch_ahead<const N: usize>(v: &[i16], from: usize) {
+    for n in 0..N {
+        let line = v.as_ptr().wrapping_add(from + n * BLOCK);
+        // SAFETY: a prefetch changes nothing and reads nothing that the program sees, at whatever address.
+        unsafe { asm!("prefetcht1 byte ptr [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Winograd {
     pub input: fn(tiles: InputTiles<'_>),
     /// Sums U ⊙ V over all input channels.
     pub multiply: fn(multiply: Multiply<'_>),
+    /// `weights` and `multiply` in one, where a kernel does that better: call [`Winograd::multiply_filters`].
+    pub fly: Option<Fly>,
     /// Transforms back, requantizes, pools, stores.
     pub output: fn(tiles: OutputTiles<'_>),
 }
@@ -114,10 +116,33 @@ pub struct OutputTiles<'a> {
     pub row_bytes: usize,
 }
 
-/// Numbers of padding after each point of U. The transform of a filter writes one line to every point; without padding these
-/// lie a multiple of 4096 bytes apart, so that all of them want the same set of the first cache, and each evicts another
-/// before it is full: transforming weights took ten times as long (two Zen 5 cores).
-pub(crate) const POINT_PADDING: usize = 64;
+/// The products of [`Multiply`], from filters.
+#[derive(Debug)]
+pub struct FlyMultiply<'a> {
+    /// As in [`Multiply`].
+    pub v: &'a [i16],
+    /// Blocks of input channels.
+    pub blocks: usize,
+    /// Tiles that `v` holds.
+    pub tiles: usize,
+    /// Which of them.
+    pub range: Range<usize>,
+    /// The block's [filters](super::direct::pack_filters).
+    pub filters: &'a [i8],
+    /// At least [`Winograd::scratch_count`] numbers, of any value; aligned to 64 bytes.
+    pub scratch: &'a mut [i16],
+    /// As in [`Multiply`].
+    pub m: &'a mut [i32],
+}
+
+/// Multiplication with U made on the fly, a part of the points at a time, so that U never leaves the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct Fly {
+    /// Numbers of scratch for so many blocks of input channels.
+    pub scratch_count: fn(blocks: usize) -> usize,
+    /// Makes U and sums U ⊙ V over all input channels.
+    pub multiply: fn(fly: FlyMultiply<'_>),
+}
 
 impl Winograd {
     /// α²: the points of a transformed tile.
@@ -130,10 +155,25 @@ impl Winograd {
         (rows.div_ceil(self.tile), columns.div_ceil(self.tile))
     }
 
-    /// Numbers in U of one block of output channels that reads so many blocks of input channels: a kernel may leave
-    /// [`POINT_PADDING`] unused after each point.
+    /// Numbers in U of one block of output channels that reads so many blocks of input channels.
     pub fn weight_count(&self, blocks: usize) -> usize {
-        self.points() * (blocks * BLOCK * BLOCK + POINT_PADDING)
+        self.points() * blocks * BLOCK * BLOCK
+    }
+
+    /// Numbers of scratch that [`Winograd::multiply_filters`] wants.
+    pub fn scratch_count(&self, blocks: usize) -> usize {
+        self.fly.map_or(self.weight_count(blocks), |fly| (fly.scratch_count)(blocks))
+    }
+
+    /// Sums U ⊙ V, with U made from the block's filters in scratch instead of read.
+    pub fn multiply_filters(&self, fly: FlyMultiply<'_>) {
+        if let Some(kernel) = self.fly {
+            return (kernel.multiply)(fly);
+        }
+        let FlyMultiply { v, blocks, tiles, range, filters, scratch, m } = fly;
+        let u = &mut scratch[..self.weight_count(blocks)];
+        (self.weights)(filters, u);
+        (self.multiply)(Multiply { v, blocks, tiles, range, u, m });
     }
 
     /// Whether the result is exact for one output channel with these weights, whatever the input: the derivation stands

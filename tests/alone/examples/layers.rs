@@ -4,7 +4,7 @@
 //! `cargo run --release --example layers [KERNEL]` prints, for every layer: milliseconds of direct convolution (with the best
 //! strip of rows) and its share of the ceiling; of Winograd, with U stored: the whole, its stages (input, multiply, output),
 //! the multiplication's share of the ceiling, and the best number of rows of tiles at a time; then the whole with U made on the
-//! fly, that is once for each such number of rows, and what of it the transform of weights takes. At last the sums over the
+//! fly, that is once for each such number of rows. At last the sums over the
 //! network of whichever is faster.
 //!
 //! Before each run the caches are emptied and the input read once, since that is how a layer finds them: its weights have
@@ -13,7 +13,7 @@
 use roentgen_alone::kernels::direct::{self, Row};
 use roentgen_alone::kernels::first::{self, FirstRow};
 use roentgen_alone::kernels::plane::Plane;
-use roentgen_alone::kernels::winograd::{InputTiles, Multiply, OutputTiles, Winograd};
+use roentgen_alone::kernels::winograd::{FlyMultiply, InputTiles, Multiply, OutputTiles, Winograd};
 use roentgen_alone::kernels::{Aligned, BLOCK, Epilogue, Kernels, available, named};
 use roentgen_alone::network::vgg::{INPUT_SIZE, Step, TRUNK};
 use roentgen_alone::quant::{QuantParams, Requantize};
@@ -39,7 +39,6 @@ struct Layer {
 /// Time of Winograd's stages.
 #[derive(Clone, Copy, Default)]
 struct Stages {
-    weights: Duration,
     input: Duration,
     multiply: Duration,
     output: Duration,
@@ -47,7 +46,7 @@ struct Stages {
 
 impl Stages {
     fn sum(&self) -> Duration {
-        self.weights + self.input + self.multiply + self.output
+        self.input + self.multiply + self.output
     }
 }
 
@@ -65,7 +64,7 @@ fn main() {
     let (direct, winograd) = (rate(kernels.ceiling.direct), rate(kernels.ceiling.winograd));
     println!("{}: {}, ceiling {direct:.0} GMAC/s, of i16 {winograd:.0} GMAC/s", kernels.name, kernels.direct.name);
     println!(
-        "layer          GMAC  direct  share strip |  winograd =  input  multiply  output   share rows | on the fly = weights rows"
+        "layer          GMAC  direct  share strip |  winograd =  input  multiply  output   share rows | on the fly  rows"
     );
     let mut state = 1;
     let (mut size, mut sum_direct, mut sum_best) = (INPUT_SIZE, 0.0, 0.0);
@@ -115,13 +114,12 @@ fn line(kernels: &Kernels, name: &str, layer: &Layer, ceiling: f64, ceiling_i16:
         let share = products / stages.multiply.as_secs_f64() / 1e9 / ceiling_i16;
         let whole = ms(stages.sum());
         print!(
-            " {whole:8.3} = {:6.3} {:9.3} {:7.3}   {:4.0}%  {count:3} | {:10.3}   {:7.3}  {fly_count:3}  {}",
+            " {whole:8.3} = {:6.3} {:9.3} {:7.3}   {:4.0}%  {count:3} | {:10.3}   {fly_count:3}  {}",
             ms(stages.input),
             ms(stages.multiply),
             ms(stages.output),
             100.0 * share,
             ms(fly.sum()),
-            ms(fly.weights),
             winograd.name
         );
         best = best.min(ms(fly.sum()));
@@ -277,8 +275,11 @@ fn run_winograd(winograd: &Winograd, layer: &Layer, tile_rows: usize, fly: bool)
     let (all_rows, tile_columns) = winograd.tiles(plane.rows, plane.columns);
     let (points, blocks) = (winograd.points(), plane.blocks());
     let count = winograd.weight_count(blocks);
-    let mut u = Aligned::zeroed(2 * count * if fly { 1 } else { layer.filters.len() });
-    for (filters, u) in layer.filters.iter().zip(u.as_i16_mut().chunks_exact_mut(count)) {
+    let u_count = if fly { winograd.scratch_count(blocks) } else { count * layer.filters.len() };
+    let mut u = Aligned::zeroed(2 * u_count);
+    for (filters, u) in
+        layer.filters.iter().zip(u.as_i16_mut().chunks_exact_mut(count)).take(if fly { 0 } else { usize::MAX })
+    {
         (winograd.weights)(filters, u);
     }
     let most = points * tile_rows * tile_columns * BLOCK;
@@ -298,12 +299,24 @@ fn run_winograd(winograd: &Winograd, layer: &Layer, tile_rows: usize, fly: bool)
             });
             for (block, epilogue) in layer.epilogues.iter().enumerate() {
                 let m = &mut m.as_i32_mut()[..per_block];
-                if fly {
-                    stages.weights += timed(|| (winograd.weights)(&layer.filters[block], u.as_i16_mut()));
-                }
-                let from_u = if fly { 0 } else { block * count };
-                let (v, u) = (&v.as_i16()[..per_block * blocks], &u.as_i16()[from_u..][..count]);
-                stages.multiply += timed(|| (winograd.multiply)(Multiply { v, blocks, tiles, range: 0..tiles, u, m }));
+                let v = &v.as_i16()[..per_block * blocks];
+                stages.multiply += timed(|| {
+                    if fly {
+                        let (filters, scratch) = (&layer.filters[block], u.as_i16_mut());
+                        winograd.multiply_filters(FlyMultiply {
+                            v,
+                            blocks,
+                            tiles,
+                            range: 0..tiles,
+                            filters,
+                            scratch,
+                            m,
+                        });
+                    } else {
+                        let u = &u.as_i16()[block * count..][..count];
+                        (winograd.multiply)(Multiply { v, blocks, tiles, range: 0..tiles, u, m });
+                    }
+                });
                 let row = from * winograd.tile;
                 let at = out.pixel(block, if layer.pool { row / 2 } else { row });
                 stages.output += timed(|| {

@@ -1,8 +1,8 @@
 //! Times every way to do each layer of VGG16 within the whole network, with random weights, on so many threads: what the
 //! planner's rules come from. Not a benchmark: the figures are of this machine, and of one layer at a time.
 //!
-//! `cargo run --release --example tune [KERNEL [THREADS [BEST]]]` prints for every layer the fastest ways, best first, and
-//! the sum of the best.
+//! `cargo run --release --example tune [KERNEL [THREADS [BEST]]]` prints the planner's own choice and its time, then for every
+//! layer the fastest ways, best first, and the sum of the best. With BEST 0 the former only.
 
 use roentgen_alone::kernels::{available, named};
 use roentgen_alone::network::engine::Engine;
@@ -28,6 +28,22 @@ fn main() {
     let network = vgg16();
     let options = Options::new(kernels, threads);
     let image: Vec<u8> = (0..INPUT_SIZE * INPUT_SIZE).map(|i| (i * 7 % 251) as u8).collect();
+
+    let plan = Plan::new(&network, options).expect("a plan");
+    println!("{plan}");
+    let weights = Weights::pack(&plan, &network);
+    let mut engine = Engine::with(plan, weights, false).expect("an engine");
+    let mut whole = Vec::new();
+    for _ in 0..40 {
+        let start = Instant::now();
+        engine.infer(&image).expect("an image");
+        whole.push(start.elapsed());
+    }
+    whole.sort();
+    println!("as planned: median {:.2} ms, least {:.2} ms", whole[20].as_secs_f64() * 1e3, whole[0].as_secs_f64() * 1e3);
+    if best == 0 {
+        return;
+    }
 
     let mut ways: Vec<Vec<(Work, Duration)>> = Vec::new();
     let mut names = Vec::new();

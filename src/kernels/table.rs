@@ -49,10 +49,36 @@ static PORTABLE: Kernels = Kernels {
     detected: || true,
 };
 
+/// x86-64 of the last ten years: products of i16, since those of bytes saturate.
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = Kernels {
+    name: "avx2",
+    first: first::avx2::FIRST,
+    direct: direct::avx2::DIRECT,
+    winograd: &[winograd::avx2::F4, winograd::avx2::F2],
+    ceiling: ceiling::avx2::CEILING,
+    detected: || is_x86_feature_detected!("avx2"),
+};
+
+/// Plain NEON, which every 64-bit ARM processor has: cortex-a53, a57, a72.
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = Kernels {
+    name: "neon",
+    first: first::neon::FIRST,
+    direct: direct::neon::DIRECT,
+    winograd: &[winograd::neon::F4, winograd::portable::F2],
+    ceiling: ceiling::neon::NEON,
+    detected: || std::arch::is_aarch64_feature_detected!("neon"),
+};
+
 /// All kernels that this program was built with, the fastest first.
 static TABLE: &[&Kernels] = &[
     #[cfg(target_arch = "x86_64")]
     &AVX512_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    &AVX2,
+    #[cfg(target_arch = "aarch64")]
+    &NEON,
     &PORTABLE,
 ];
 

@@ -22,29 +22,50 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
+    /// For sums of which the first half is channels 0 to 15.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     pub(crate) fn new(epilogue: &Epilogue) -> Self {
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15);
+        Self::of(epilogue, order, |values| values)
+    }
+
+    /// For sums of which the first half is the even groups of four channels, 0 to 3, 8 to 11 and so on: what unpacking leaves.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    pub(crate) fn new_unpacked(epilogue: &Epilogue) -> Self {
+        let even = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+        let odd = _mm512_add_epi32(even, _mm512_set1_epi32(4));
+        let order = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+        let gather =
+            |[low, high]: Sums| [_mm512_permutex2var_epi32(low, even, high), _mm512_permutex2var_epi32(low, odd, high)];
+        Self::of(epilogue, order, gather)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn of(epilogue: &Epilogue, order: __m512i, halves: impl Fn(Sums) -> Sums) -> Self {
         let bias = epilogue.bias.as_ptr();
         let multiplier = epilogue.multiplier.as_ptr();
         // SAFETY: both arrays hold 32 numbers of 32 bits; each load reads 16 of them, from the first or the seventeenth.
         let (bias, multiplier) = unsafe {
             (
                 [_mm512_loadu_si512(bias.cast()), _mm512_loadu_si512(bias.add(16).cast())],
-                [_mm512_loadu_ps(multiplier), _mm512_loadu_ps(multiplier.add(16))],
+                [_mm512_loadu_si512(multiplier.cast()), _mm512_loadu_si512(multiplier.add(16).cast())],
             )
         };
         let zero_point = i32::from(epilogue.zero_point);
+        let [low, high] = halves(multiplier);
         Self {
-            bias,
-            multiplier,
+            bias: halves(bias),
+            multiplier: [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)],
             high: _mm512_set1_ps((255 - zero_point) as f32),
             zero_point: _mm512_set1_epi32(zero_point),
-            order: _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15),
+            order,
         }
     }
 
-    /// Requantizes the same half (0: the first 16 channels, 1: the others) of two pixels, as i16 that [`Lanes::join`]
+    /// Requantizes the same half (0 or 1) of two pixels, as i16 that [`Lanes::join`]
     /// saturates.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -64,8 +85,8 @@ impl Lanes {
 
     /// The bytes of two pixels, one after another, from their requantized halves.
     ///
-    /// Packing works on the four quarters of a register: after it doubleword 4q + {0, 1} holds channels 4q.. of the first and
-    /// of the second pixel, 4q + {2, 3} their channels 16 + 4q... `order` collects them.
+    /// Packing works on the four quarters of a register: after it doubleword 4q + {0, 1} holds the q-th four channels of the
+    /// low half of the first and of the second pixel, 4q + {2, 3} those of their high halves. `order` collects them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
     pub(crate) fn join(&self, low: __m512i, high: __m512i) -> __m512i {

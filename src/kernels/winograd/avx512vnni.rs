@@ -6,9 +6,9 @@
 //! in the first cache; V is streamed. U: point, input block, pair of channels (16), output channel (32), channel of the pair.
 //! M: tile, point, output channel.
 //!
-//! A block of a pixel's channels is one register of i16, so the input's transform works on whole registers; M's sums are two
-//! registers of i32 a point. The transform of weights works on pairs of channels as they lie in U: 16 output channels a
-//! register.
+//! A block of a channel's numbers is one register of i16, so the transforms of inputs and of weights work on whole registers.
+//! U's pairs are made by unpacking, which works on the four quarters of a register: it leaves, of 32 output channels, the even
+//! groups of four in one register and the odd ones in the other. That order stays, through M, until the bytes are packed.
 #![allow(unsafe_code)] // The entries from the table, loads, stores, and the instruction by name.
 
 use super::{Fly, FlyMultiply, InputTiles, Multiply, OutputTiles, Winograd};
@@ -90,32 +90,25 @@ fn weights_row(filters: &[i8], row: usize, u: &mut [i16]) {
 fn weights_row_of<const ROW: usize>(filters: &[i8], u: &mut [i16]) {
     let point = filters.len() / (9 * BLOCK * BLOCK) * U_BLOCK;
     for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
-        // Of a tap 16 output channels × the two input channels, for either half of the output channels.
-        let tap = |tap: usize| {
-            let channel = |channel: usize| {
-                let filters = &filters[(channel * 9 + tap) * BLOCK..][..BLOCK];
-                // SAFETY: the slice holds 32 bytes.
-                let filters = unsafe { _mm256_loadu_si256(filters.as_ptr().cast()) };
-                // Unpacking works on halves of a register: with its quarters in this order it leaves the channels in theirs.
-                _mm256_permute4x64_epi64::<0b11_01_10_00>(filters)
-            };
-            let (first, second) = (channel(0), channel(1));
-            [_mm256_unpacklo_epi8(first, second), _mm256_unpackhi_epi8(first, second)]
-        };
-        // A row of G g, a column of the filter at a time.
-        let column = |x: usize| {
-            let (a, b, c) = (tap(x), tap(x + 3), tap(x + 6));
-            [filter_point::<ROW>(a[0], b[0], c[0]), filter_point::<ROW>(a[1], b[1], c[1])]
-        };
-        let columns = [column(0), column(1), column(2)];
-        // (G g) Gᵀ.
-        for half in 0..2 {
-            let points = filter_points(columns[0][half], columns[1][half], columns[2][half]);
-            for (x, &value) in points.iter().enumerate() {
-                store(&mut u[x * point + pair * STEP + half * BLOCK..], value);
-            }
+        let points = [filter_row::<ROW>(filters), filter_row::<ROW>(&filters[9 * BLOCK..])];
+        for x in 0..6 {
+            let at = x * point + pair * STEP;
+            store(&mut u[at..], _mm512_unpacklo_epi16(points[0][x], points[1][x]));
+            store(&mut u[at + BLOCK..], _mm512_unpackhi_epi16(points[0][x], points[1][x]));
         }
     }
+}
+
+/// One row of points of one input channel's filters.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn filter_row<const ROW: usize>(filters: &[i8]) -> [__m512i; 6] {
+    let filters = &filters[..9 * BLOCK];
+    // SAFETY: the slice holds 32 bytes of each of nine taps.
+    let tap = |tap: usize| unsafe { _mm256_loadu_si256(filters.as_ptr().add(tap * BLOCK).cast()) };
+    // A row of G g, a column of the filter at a time; then (G g) Gᵀ.
+    let column = |x: usize| filter_point::<ROW>(tap(x), tap(x + 3), tap(x + 6));
+    filter_points(column(0), column(1), column(2))
 }
 
 /// One row of G times a column of three, widened.
@@ -335,7 +328,7 @@ fn output(task: OutputTiles<'_>) {
     let OutputTiles { m, rows, columns, epilogue, pool, output, row_bytes } = task;
     let tile_columns = columns.div_ceil(4);
     let count = rows.div_ceil(4) * tile_columns;
-    let lanes = Lanes::new(epilogue);
+    let lanes = Lanes::new_unpacked(epilogue);
     for (tile, m) in m.chunks_exact(POINTS * BLOCK).enumerate().take(count) {
         let (row, column) = (tile / tile_columns * 4, tile % tile_columns * 4);
         let (rows, columns) = ((rows - row).min(4), (columns - column).min(4));

@@ -221,7 +221,7 @@ fn multiply(task: Multiply<'_>) {
     let Multiply { v, blocks, tiles, range, u, m } = task;
     let mut product = Product { v, tiles, range, m };
     for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate().take(POINTS) {
-        multiply_point(&mut product, point, u);
+        multiply_point::<true>(&mut product, point, u);
     }
 }
 
@@ -233,7 +233,7 @@ fn multiply_filters(task: FlyMultiply<'_>) {
         let u = &mut scratch[..6 * blocks * U_BLOCK];
         weights_row(filters, row, u);
         for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate() {
-            multiply_point(&mut product, row * 6 + point, u);
+            multiply_point::<false>(&mut product, row * 6 + point, u);
         }
     }
 }
@@ -248,40 +248,48 @@ struct Product<'a> {
 
 /// One point of all tiles of the range; `u` is U's of this point.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_point(task: &mut Product<'_>, point: usize, u: &[i16]) {
+fn multiply_point<const STORED: bool>(task: &mut Product<'_>, point: usize, u: &[i16]) {
     let tiles = task.range.len();
     let count = tiles.div_ceil(14);
     for group in 0..count {
         let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
         match to - from {
-            1 => multiply_tile::<1>(task, point, u, from),
-            2 => multiply_tile::<2>(task, point, u, from),
-            3 => multiply_tile::<3>(task, point, u, from),
-            4 => multiply_tile::<4>(task, point, u, from),
-            5 => multiply_tile::<5>(task, point, u, from),
-            6 => multiply_tile::<6>(task, point, u, from),
-            7 => multiply_tile::<7>(task, point, u, from),
-            8 => multiply_tile::<8>(task, point, u, from),
-            9 => multiply_tile::<9>(task, point, u, from),
-            10 => multiply_tile::<10>(task, point, u, from),
-            11 => multiply_tile::<11>(task, point, u, from),
-            12 => multiply_tile::<12>(task, point, u, from),
-            13 => multiply_tile::<13>(task, point, u, from),
-            _ => multiply_tile::<14>(task, point, u, from),
+            1 => multiply_tile::<1>(task, point, u, from, STORED && group == 0),
+            2 => multiply_tile::<2>(task, point, u, from, STORED && group == 0),
+            3 => multiply_tile::<3>(task, point, u, from, STORED && group == 0),
+            4 => multiply_tile::<4>(task, point, u, from, STORED && group == 0),
+            5 => multiply_tile::<5>(task, point, u, from, STORED && group == 0),
+            6 => multiply_tile::<6>(task, point, u, from, STORED && group == 0),
+            7 => multiply_tile::<7>(task, point, u, from, STORED && group == 0),
+            8 => multiply_tile::<8>(task, point, u, from, STORED && group == 0),
+            9 => multiply_tile::<9>(task, point, u, from, STORED && group == 0),
+            10 => multiply_tile::<10>(task, point, u, from, STORED && group == 0),
+            11 => multiply_tile::<11>(task, point, u, from, STORED && group == 0),
+            12 => multiply_tile::<12>(task, point, u, from, STORED && group == 0),
+            13 => multiply_tile::<13>(task, point, u, from, STORED && group == 0),
+            _ => multiply_tile::<14>(task, point, u, from, STORED && group == 0),
         }
     }
 }
 
 /// `N` tiles of the range, from `from` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize) {
+fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize, fetch: bool) {
     let mut sums = [[_mm512_setzero_si512(); 2]; N];
     let first = task.range.start + from;
+    let length = u.len();
     for (block, u) in u.chunks_exact(U_BLOCK).enumerate() {
         let at = |point: usize| ((block * POINTS + point) * task.tiles + first) * BLOCK;
         let v = &task.v[at(point)..][..N * BLOCK];
         fetch_ahead::<N>(task.v, at(if point + 1 < POINTS { point + 1 } else { 0 }));
         for (step, u) in u.chunks_exact(STEP).enumerate() {
+            if fetch {
+                let next = u.as_ptr().wrapping_add(length);
+                // SAFETY: a prefetch changes nothing and reads nothing that the program sees, at whatever address.
+                unsafe {
+                    asm!("prefetcht1 byte ptr [{0}]", "prefetcht1 byte ptr [{0} + 64]", in(reg) next, options(readonly, nostack, preserves_flags))
+                }
+            }
             let u = [load(u), load(&u[BLOCK..])];
             for (n, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: `v` holds 32 numbers for each n below N, and of the 16 steps of a block each reads two.

@@ -1,0 +1,114 @@
+"""Who runs: the peers and Roentgen's own backends and kernels, each as a command that prints one line of JSON."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import energy
+
+HERE = Path(__file__).parent
+PATIENCE_SECONDS = 300
+"""How long one process may take."""
+
+Sample = dict[str, object]
+
+
+class NotThere(Exception):
+    """A contender cannot run here; the message is for the table."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A runtime, or one of our backends."""
+
+    name: str
+    ours: bool
+    command: Callable[[int, int], list[str]]
+    """From threads and timed runs to the command line."""
+    environment: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+    """What the table says about it."""
+
+
+def peer(name: str, loader: str, model: Path, bundle: Path, environment: dict[str, str], note: str = "") -> Contender:
+    """A runtime of runtimes.py, in child.py."""
+
+    def command(threads: int, runs: int) -> list[str]:
+        return [sys.executable, str(HERE / "child.py"), loader, str(model), str(bundle), str(threads), str(runs)]
+
+    return Contender(name, False, command, environment, note)
+
+
+def ours(program: Path, bundle: Path, backend: str, kernel: str | None = None) -> Contender:
+    """One of `roentgend bench`'s backends, perhaps with a forced kernel."""
+    forced = ["--kernel", kernel] if kernel else []
+
+    def command(threads: int, runs: int) -> list[str]:
+        options = ["--backend", backend, "--threads", str(threads), "--runs", str(runs), *forced]
+        return [str(program), "bench", "--json", "--bundle", str(bundle), *options]
+
+    label = "tract" if backend == "onnx" else backend
+    return Contender(f"roentgend {label}" + (f" ({kernel})" if kernel else ""), True, command)
+
+
+def run(contender: Contender, threads: int, runs: int, environ: dict[str, str]) -> Sample:
+    """One fresh process. Raises NotThere where it refuses."""
+    with energy.Meter() as meter:
+        try:
+            done = subprocess.run(
+                contender.command(threads, runs),
+                env=environ | contender.environment,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_SECONDS,
+            )
+        except FileNotFoundError as error:
+            raise NotThere(f"there is no {error.filename}") from error
+        except subprocess.TimeoutExpired as error:
+            raise NotThere(f"it took more than {PATIENCE_SECONDS} s") from error
+        ended = energy.time.monotonic()
+    if done.returncode != 0:
+        raise NotThere(refusal(done.returncode, done.stderr))
+    sample = parse(done.stdout, threads)
+    # Ours prints when its runs are over and ends at once, so that they fill the time before its end.
+    start, end = sample.pop("timed", None) or (ended - runs * sample["median_ms"] / 1e3, ended)
+    joules = energy.between(meter.samples, start, end)
+    if joules is not None:
+        sample["joules"] = joules / runs
+    return sample
+
+
+def refusal(status: int, stderr: str) -> str:
+    """What a process that failed said: its last line of Python, its first of Rust's clap."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    said = (errors or lines[-1:] or [f"it ended with {status} and said nothing"])[0]
+    return said.removeprefix("error: ")[:200]
+
+
+def parse(stdout: str, threads: int) -> Sample:
+    """The line of JSON, the last one printed. A contender that used other than `threads` threads is not there."""
+    try:
+        sample = json.loads(stdout.splitlines()[-1])
+    except (IndexError, json.JSONDecodeError) as error:
+        raise NotThere(f"it printed no JSON: {stdout[:100]!r}") from error
+    if sample.get("threads", threads) != threads:
+        raise NotThere(f"it runs in {sample['threads']} thread(s) only")
+    return sample
+
+
+def verified(program: Path, bundle: Path, backend: str, folder: Path) -> Sample:
+    """How our backend does on the golden vectors: what `roentgend bundle verify` says of it."""
+    config = folder / f"{backend}.toml"
+    text = subprocess.run([str(program), "config"], capture_output=True, text=True, check=True).stdout
+    lines = [f'backend = "{backend}"' if line.startswith("backend = ") else line for line in text.splitlines()]
+    config.write_text("\n".join(lines) + "\n")
+    command = [str(program), "bundle", "verify", "--json", "--config", str(config), str(bundle)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        return {"verified": refusal(done.returncode, done.stderr)}
+    largest = json.loads(done.stdout)["largest_difference"]
+    return {"differing_bytes": 0, "largest_difference": 0} if largest == 0 else {"verified": f"differs by up to {largest}"}

@@ -14,11 +14,12 @@ from pathlib import Path
 import ceiling
 import contenders
 import energy
-import forms
 import held
 import machine
+import ncnn_form
 import network
 import plot
+import qdq
 import summary
 import table
 from contenders import Contender, NotThere
@@ -78,8 +79,8 @@ def field(given: argparse.Namespace) -> list[Contender]:
     models = CACHE / "bench-models"
     models.mkdir(parents=True, exist_ok=True)
     onnx, tflite = given.bundle / "model.onnx", given.bundle / "model.tflite"
-    forms.write_qdq(onnx, models / "qdq.onnx")
-    forms.write_ncnn(network.read(onnx), models / "ncnn")
+    qdq.write(onnx, models / "qdq.onnx")
+    ncnn_form.write(network.read(onnx), models / "ncnn")
     environment = hold() if given.avx2 else {}
 
     def peer(name: str, loader: str, model: Path, note: str = "") -> Contender:

@@ -6,20 +6,24 @@ from summary import Row
 
 WIDTH, LEFT, RIGHT = 760, 220, 120
 BAR, GAP, HEAD, GROUP = 20, 8, 64, 40
+CLIP = 5.0
+"""A bar longer than this many times the shortest is cut, so that one slow contender does not flatten all others."""
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .page { fill: #ffffff } .title { font-size: 16px; font-weight: 600 } .quiet { fill: #59636e }
 .peer { fill: #8c959f } .ours { fill: #0969da } .name-ours { font-weight: 600 } .least { stroke: #1f2328; stroke-width: 2 }
+.cut { stroke: #ffffff; stroke-width: 4 }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc } .page { fill: #0d1117 } .quiet { fill: #9198a1 }
-  .peer { fill: #656c76 } .ours { fill: #4493f8 } .least { stroke: #f0f6fc }
+  .peer { fill: #656c76 } .ours { fill: #4493f8 } .least { stroke: #f0f6fc } .cut { stroke: #0d1117 }
 }
 """
 
 
 def svg(rows: list[Row], title: str, subtitle: str) -> str:
     """One group of bars a number of threads, in the rows' order; a tick in each bar marks the least time."""
-    longest = max((row.median_ms for row in rows), default=1.0)
+    shortest = min((row.median_ms for row in rows), default=1.0)
+    longest = min(max((row.median_ms for row in rows), default=1.0), CLIP * shortest)
     span = WIDTH - LEFT - RIGHT
     parts, y, threads = [], HEAD, None
     for row in rows:
@@ -28,19 +32,21 @@ def svg(rows: list[Row], title: str, subtitle: str) -> str:
             y += GROUP if parts else GROUP - 16
             label = f"{threads} thread" + ("" if threads == 1 else "s")
             parts.append(f'<text class="quiet" x="16" y="{y - 8}">{label}, median ms an image</text>')
-        length, least = span * row.median_ms / longest, LEFT + span * row.min_ms / longest
+        cut = row.median_ms > longest
+        length, least = span * min(row.median_ms / longest, 1.0), LEFT + span * row.min_ms / longest
         kind, middle = ("ours" if row.ours else "peer"), y + BAR / 2
         value = f"{row.median_ms:.1f}" + ("" if row.speed is None else f"  ({row.speed:.2f}×)")
         name = escape(row.name) + ("" if row.differing_bytes in (0, None) else " *")
         parts += [
             f'<text class="name-{kind}" x="{LEFT - 10}" y="{middle + 4.5:.1f}" text-anchor="end">{name}</text>',
             f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>',
+            f'<path class="cut" d="M{LEFT + length - 20:.1f} {y + BAR + 2}l8 {-BAR - 4}"/>' if cut else
             f'<path class="least" d="M{least:.1f} {y + 3}v{BAR - 6}"/>',
             f'<text x="{LEFT + length + 8:.1f}" y="{middle + 4.5:.1f}">{value}</text>',
         ]
         y += BAR + GAP
     height = y + 36
-    foot = "Shorter is better. Tick: least time. (…×): speed against the fastest peer. *: its outputs differ."
+    foot = "Shorter is better. Tick: least time. Slash: bar cut. (…×): speed against the fastest peer. *: its outputs differ."
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img" '
         f'aria-label="{escape(title, quote=True)}">',

@@ -112,7 +112,7 @@ def tflite(path: str, threads: int, _contract: Contract) -> Peer:
 
 
 def ncnn(path: str, threads: int, contract: Contract) -> Peer:
-    """The .param and .bin of forms.py; its f32 outputs are quantized for the comparison."""
+    """The .param and .bin of ncnn_form.py; its f32 outputs are quantized for the comparison."""
     import ncnn as library
 
     net = library.Net()

@@ -2,8 +2,6 @@
 
 from summary import Row
 
-SAME = "0"
-
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
@@ -14,7 +12,7 @@ def differing(row: Row) -> str:
     if row.differing_bytes is None:
         return "not checked"
     if row.differing_bytes == 0:
-        return SAME
+        return "0"
     of = f" of {row.compared_bytes}" if row.compared_bytes else ""
     return f"**{row.differing_bytes}{of}**, by up to {row.largest_difference}"
 

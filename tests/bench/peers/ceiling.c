@@ -12,8 +12,11 @@
 #include <time.h>
 
 #if !defined(__x86_64__)
-#error "the ceilings of this architecture are not known: ceiling.c has x86-64 only"
-#endif
+int main(void) {
+    puts("{}"); /* nothing is known of this architecture's instructions here */
+    return 0;
+}
+#else
 
 /* How long one repetition runs, and how often: the best one counts, since noise only slows down. */
 enum { REPETITIONS = 7, MAX_THREADS = 256 };
@@ -134,3 +137,4 @@ int main(int argc, char **argv) {
     puts(*separator == '{' ? "{}" : "}");
     return 0;
 }
+#endif

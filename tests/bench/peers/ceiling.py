@@ -24,7 +24,9 @@ def build(source: Path, folder: Path) -> Path:
         return program
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        subprocess.run(["cc", "-O2", "-pthread", str(source), "-o", str(program)], check=True, capture_output=True, text=True)
+        subprocess.run(
+            ["cc", "-O2", "-pthread", str(source), "-o", str(program)], check=True, capture_output=True, text=True
+        )
     except FileNotFoundError as error:
         raise CeilingError("the C compiler is missing: install gcc and libc6-dev and try again") from error
     except subprocess.CalledProcessError as error:

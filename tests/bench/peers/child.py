@@ -1,8 +1,8 @@
 """One peer in one fresh process: loads, infers, measures itself, and prints one line of JSON.
 
 Usage: child.py PEER MODEL BUNDLE THREADS RUNS
-Cold start runs from before the runtime is imported to the first outputs (Python and numpy are up by then). Peak memory is
-VmHWM after the timed runs; `python_mb` is what it was before the runtime was imported. Outputs are then compared with the
+Cold start runs from before the runtime is imported to the first outputs (Python and numpy are up by then). Peak memory
+is VmHWM after the timed runs; `python_mb` is what it was before the runtime was imported. Outputs are compared with the
 bundle's golden vectors.
 """
 
@@ -25,6 +25,7 @@ def peak_mb() -> float:
 
 
 def main() -> None:
+    """Measures and prints."""
     name, model, bundle, threads, runs = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
     contract = Contract.read(bundle)
     vectors = contract.golden()

@@ -1,4 +1,4 @@
-"""What a bundle promises: its input's size, the scales of its outputs, and the bytes they must be for its golden images.
+"""What a bundle promises: its input's size, the scales of its outputs, and their bytes for its golden images.
 
 Needs numpy alone, so that the process that times a peer carries little else. The layers are network.py's.
 """

@@ -1,7 +1,7 @@
 """Joules from RAPL: samples the packages' energy counters while a process runs, and says what a span of time cost.
 
-The counters are the whole package's, whatever else runs. Where they cannot be read (virtual machines, most ARM boards; some
-kernels let only root) there is no figure, and `unavailable` says why.
+The counters are the whole package's, whatever else runs. Where they cannot be read (virtual machines, most ARM boards;
+some kernels let only root) there is no figure, and `unavailable` says why.
 """
 
 import threading

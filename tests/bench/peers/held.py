@@ -1,8 +1,9 @@
 """Holds peers to AVX2, so that they can be compared as on a processor without AVX-512 and VNNI.
 
-OpenVINO honours oneDNN's variable ONEDNN_MAX_CPU_ISA. ONNX Runtime, TFLite (XNNPACK) and ncnn have no such option: copies of their
-libraries get `int 3` in place of each cpuid instruction, and a preloaded handler (held.c) answers without those features.
-What they then run is their own AVX2 code at full speed. x86-64 Linux only; needs `cc` and `objdump`.
+OpenVINO honours oneDNN's variable ONEDNN_MAX_CPU_ISA. ONNX Runtime, TFLite (XNNPACK) and ncnn have no such option:
+copies of their libraries get `int 3` in place of each cpuid instruction, and a preloaded handler (held.c) answers
+without those features. What they then run is their own AVX2 code at full speed. x86-64 Linux only; needs `cc` and
+`objdump`.
 """
 
 import re
@@ -50,7 +51,8 @@ def cpuid_addresses(library: Path) -> list[int]:
     command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            found = [int(line.split(b":")[0], 16) for line in process.stdout if _INSTRUCTION.match(line)]
+            lines = process.stdout or ()
+            found = [int(line.split(b":")[0], 16) for line in lines if _INSTRUCTION.match(line)]
     except FileNotFoundError as error:
         raise HoldError("objdump is missing: install binutils and try again") from error
     if process.returncode != 0:
@@ -59,7 +61,8 @@ def cpuid_addresses(library: Path) -> list[int]:
 
 
 def hold(site_packages: Path, folder: Path, source: Path, stamp: str) -> dict[str, str]:
-    """Copies and changes the packages into `folder`, once per `stamp`. Returns the environment that makes a process use them."""
+    """Copies and changes the packages into `folder`, once a `stamp`. Returns the environment that makes a process use
+    them."""
     done = folder / "done.txt"
     handler = folder / "held.so"
     if not done.exists() or done.read_text() != stamp:

@@ -1,4 +1,4 @@
-"""The bundle's network as plain values: layers, integers, scales. No file format and no library: network.py reads it."""
+"""The bundle's network as plain values: layers, integers, scales. No file format, no library: network.py reads it."""
 
 from dataclasses import dataclass
 from math import prod

@@ -1,4 +1,4 @@
-"""Runs Roentgen and the peers on the same int8 VGG16, interleaved, and writes table, JSON and plot. Start it with `run`.
+"""Runs Roentgen and the peers on the same int8 VGG16, interleaved; writes table, JSON and plot. Start it with `run`.
 
 Not a test: nothing here fails because something is slow. A peer that computes something else is called so in the table.
 """
@@ -30,6 +30,10 @@ ROOT = HERE.parents[2]
 CACHE = ROOT / ".cache"
 SCHEMA = "roentgen.peers/1"
 
+PAIRS = "from QuantizeLinear/DequantizeLinear pairs, since it does not read QLinearConv by channel"
+SATURATES = "without VNNI it adds products in 16 bits that saturate"
+SEVEN_BITS = "the same int8 weights, but its activations are signed: 127 steps where the bundle has 255"
+
 
 class Stop(Exception):
     """The benchmark cannot go on; the message says what to do."""
@@ -40,16 +44,30 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/peers/run", description=__doc__)
     cores = len(os.sched_getaffinity(0))
     threads = ",".join(str(number) for number in sorted({1, min(2, cores), cores}))
-    parser.add_argument("--roentgend", type=Path, metavar="FILE", help="the program to measure; otherwise `run` builds it")
-    parser.add_argument("--bundle", type=Path, default=ROOT / "models/cxr-vgg16", metavar="DIR", help="the model bundle")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds of fresh processes (default 5; 0: only write)")
+    parser.add_argument(
+        "--roentgend", type=Path, metavar="FILE", help="the program to measure; otherwise `run` builds it"
+    )
+    parser.add_argument(
+        "--bundle", type=Path, default=ROOT / "models/cxr-vgg16", metavar="DIR", help="the model bundle"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="rounds of fresh processes (default 5; 0: only write)"
+    )
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed inferences a process (default 20)")
     parser.add_argument("--threads", default=threads, metavar="N,N", help=f"numbers of threads (default {threads})")
-    parser.add_argument("--kernel", action="append", default=[], metavar="NAME", help="also our native backend with this kernel forced")
-    parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only contenders with this word in their names")
-    parser.add_argument("--avx2", action="store_true", help="hold the peers to AVX2; ours is then each --kernel, or avx2")
+    parser.add_argument(
+        "--kernel", action="append", default=[], metavar="NAME", help="also our native backend with this kernel forced"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WORD", help="only contenders with this word in their names"
+    )
+    parser.add_argument(
+        "--avx2", action="store_true", help="hold the peers to AVX2; ours is then each --kernel, or avx2"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of five runs: a look, not a measurement")
-    parser.add_argument("--add", action="store_true", help="add rounds to the results that are there, instead of beginning anew")
+    parser.add_argument(
+        "--add", action="store_true", help="add rounds to the results that are there, instead of beginning anew"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "target/bench", metavar="DIR", help="where the results go")
     given = parser.parse_args()
     try:
@@ -60,7 +78,10 @@ def arguments() -> argparse.Namespace:
         parser.error("--threads and --runs must be 1 or more, --rounds 0 or more")
     if given.quick:
         given.rounds, given.runs = 1, 5
-    given.bundle, given.roentgend = given.bundle.resolve(), (given.roentgend or ROOT / "target/release/roentgend").resolve()
+    given.bundle, given.roentgend = (
+        given.bundle.resolve(),
+        (given.roentgend or ROOT / "target/release/roentgend").resolve(),
+    )
     return given
 
 
@@ -87,15 +108,16 @@ def field(given: argparse.Namespace) -> list[Contender]:
         return contenders.peer(name, loader, model, given.bundle, environment, note)
 
     everybody = [
-        peer("ONNX Runtime", "onnxruntime", onnx),
-        peer("OpenVINO", "openvino", models / "qdq.onnx", "from QuantizeLinear/DequantizeLinear pairs, it does not read QLinearConv by channel"),
+        peer("ONNX Runtime", "onnxruntime", onnx, SATURATES if given.avx2 else ""),
+        peer("OpenVINO", "openvino", models / "qdq.onnx", PAIRS),
         peer("TFLite (XNNPACK)", "tflite", tflite),
-        peer("ncnn", "ncnn", models / "ncnn", "the same int8 weights, but its activations are signed: 127 steps where the bundle has 255"),
-    ]  # fmt: skip
+        peer("ncnn", "ncnn", models / "ncnn", SEVEN_BITS),
+    ]
     if given.avx2:
-        everybody[0] = peer("ONNX Runtime", "onnxruntime", onnx, "without VNNI it adds products in 16 bits that saturate")
         everybody.insert(1, peer("ONNX Runtime, exact", "onnxruntime-exact", onnx, "with session.x64quantprecision"))
-        everybody += [contenders.ours(given.roentgend, given.bundle, "native", name) for name in given.kernel or ["avx2"]]
+        everybody += [
+            contenders.ours(given.roentgend, given.bundle, "native", name) for name in given.kernel or ["avx2"]
+        ]
     else:
         everybody += [contenders.ours(given.roentgend, given.bundle, backend) for backend in ("native", "onnx")]
         everybody += [contenders.ours(given.roentgend, given.bundle, "native", name) for name in given.kernel]
@@ -112,7 +134,7 @@ def begin(given: argparse.Namespace, path: Path) -> dict:
         results = json.loads(path.read_text())
         if results.get("schema") != SCHEMA or any(results["machine"][key] != here[key] for key in ("cpu", "cores")):
             raise Stop(f"{path} is of another machine or version: run without --add")
-        results["runs"] = given.runs
+        results["runs"], results["missing"] = given.runs, []
         return results
     contract = Contract.read(given.bundle)
     return {
@@ -133,10 +155,11 @@ def begin(given: argparse.Namespace, path: Path) -> dict:
 def measure(given: argparse.Namespace, results: dict, everybody: list[Contender]) -> None:
     """All rounds. Each begins with another contender, so that nobody always follows the same one."""
     program = ceiling.build(HERE / "ceiling.c", CACHE / "bench-models")
-    exact = {}
-    for backend in ("native", "onnx"):
-        if any(one.name == contenders.ours(given.roentgend, given.bundle, backend).name for one in everybody):
-            exact[backend] = contenders.verified(given.roentgend, given.bundle, backend, CACHE / "bench-models")
+    backends = {one.verify for one in everybody if one.verify}
+    verified = {
+        backend: contenders.verified(given.roentgend, given.bundle, backend, CACHE / "bench-models")
+        for backend in backends
+    }
     for turn in range(given.rounds):
         for threads in given.threads:
             rates = ceiling.measure(program, threads)
@@ -150,20 +173,20 @@ def measure(given: argparse.Namespace, results: dict, everybody: list[Contender]
                 try:
                     sample = contenders.run(one, threads, given.runs, dict(os.environ))
                 except NotThere as error:
-                    print(f"{one.name}, {threads} threads: not there: {error}", file=sys.stderr)
+                    print(f"{one.name}, {summary.in_threads(threads)}: not there: {error}", file=sys.stderr)
                     results["missing"].append(gone | {"reason": str(error)})
                     continue
-                if one.ours and "differing_bytes" not in sample:
-                    sample |= exact.get(sample.get("backend"), {}) if "(" not in one.name else {}
                 facts = {"contender": one.name, "ours": one.ours, "threads": threads, "note": one.note}
-                results["samples"].append(sample | facts)
-                print(f"{one.name}, {threads} threads: {sample['median_ms']:.1f} ms", file=sys.stderr)
+                results["samples"].append(facts | verified.get(one.verify, {}) | sample)
+                print(f"{one.name}, {summary.in_threads(threads)}: {sample['median_ms']:.1f} ms", file=sys.stderr)
     results["rounds"] += given.rounds
 
 
 def report(results: dict, path: Path) -> None:
     """Writes JSON, table and plot."""
-    chosen = {int(threads): ceiling.int8(rates, results["mode"] == "avx2") for threads, rates in results["ceilings"].items()}
+    chosen = {
+        int(threads): ceiling.int8(rates, results["mode"] == "avx2") for threads, rates in results["ceilings"].items()
+    }
     ceilings = {threads: rate for threads, found in chosen.items() if found for _, rate in [found]}
     results["instruction"] = next((found[0] for found in chosen.values() if found), "no known instruction")
     results["python_mb"] = max((sample.get("python_mb", 0.0) for sample in results["samples"]), default=0.0)

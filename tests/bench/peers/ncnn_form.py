@@ -1,7 +1,7 @@
 """The bundle's network in ncnn's own format: .param (the graph) and .bin (the integers). Pure: no library needed.
 
-The weights are the bundle's int8 numbers as they are. ncnn's activations are signed, -127 to 127: after a ReLU it has 127
-steps where the bundle has 255, so that its outputs must differ. That is ncnn's int8, not a fault of this form.
+The weights are the bundle's int8 numbers as they are. ncnn's activations are signed, -127 to 127: after a ReLU it has
+127 steps where the bundle has 255, so that its outputs must differ. That is ncnn's int8, not a fault of this form.
 """
 
 import struct
@@ -32,9 +32,10 @@ def param(network: Network) -> str:
         reads = "features_1" if layer.reads == "features" else layer.reads
         if isinstance(layer, Conv):
             channels, inputs, rows, columns = layer.shape
+            term = INT8_TO_INT8 if int8_on else INT8
             lines.append(
-                f"Convolution {layer.name} 1 1 {reads} {layer.writes} 0={channels} 1={columns} 11={rows} 4={columns // 2} "
-                f"14={rows // 2} 5=1 6={channels * inputs * rows * columns} 8={INT8_TO_INT8 if int8_on else INT8} "
+                f"Convolution {layer.name} 1 1 {reads} {layer.writes} 0={channels} 1={columns} 11={rows} "
+                f"4={columns // 2} 14={rows // 2} 5=1 6={channels * inputs * rows * columns} 8={term} "
                 f"9={int(layer.relu)}"
             )
         else:

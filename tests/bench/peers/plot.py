@@ -2,7 +2,7 @@
 
 from html import escape
 
-from summary import Row
+from summary import Row, in_threads
 
 WIDTH, LEFT, RIGHT = 760, 220, 120
 BAR, GAP, HEAD, GROUP = 20, 8, 64, 40
@@ -11,8 +11,8 @@ CLIP = 5.0
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .page { fill: #ffffff } .title { font-size: 16px; font-weight: 600 } .quiet { fill: #59636e }
-.peer { fill: #8c959f } .ours { fill: #0969da } .name-ours { font-weight: 600 } .least { stroke: #1f2328; stroke-width: 2 }
-.cut { stroke: #ffffff; stroke-width: 4 }
+.peer { fill: #8c959f } .ours { fill: #0969da } .name-ours { font-weight: 600 }
+.least { stroke: #1f2328; stroke-width: 2 } .cut { stroke: #ffffff; stroke-width: 4 }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc } .page { fill: #0d1117 } .quiet { fill: #9198a1 }
   .peer { fill: #656c76 } .ours { fill: #4493f8 } .least { stroke: #f0f6fc } .cut { stroke: #0d1117 }
@@ -25,13 +25,13 @@ def svg(rows: list[Row], title: str, subtitle: str) -> str:
     shortest = min((row.median_ms for row in rows), default=1.0)
     longest = min(max((row.median_ms for row in rows), default=1.0), CLIP * shortest)
     span = WIDTH - LEFT - RIGHT
-    parts, y, threads = [], HEAD, None
+    parts: list[str] = []
+    y, threads = HEAD, 0
     for row in rows:
         if row.threads != threads:
             threads = row.threads
             y += GROUP if parts else GROUP - 16
-            label = f"{threads} thread" + ("" if threads == 1 else "s")
-            parts.append(f'<text class="quiet" x="16" y="{y - 8}">{label}, median ms an image</text>')
+            parts.append(f'<text class="quiet" x="16" y="{y - 8}">{in_threads(threads)}, median ms an image</text>')
         cut = row.median_ms > longest
         length, least = span * min(row.median_ms / longest, 1.0), LEFT + span * row.min_ms / longest
         kind, middle = ("ours" if row.ours else "peer"), y + BAR / 2
@@ -40,16 +40,17 @@ def svg(rows: list[Row], title: str, subtitle: str) -> str:
         parts += [
             f'<text class="name-{kind}" x="{LEFT - 10}" y="{middle + 4.5:.1f}" text-anchor="end">{name}</text>',
             f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>',
-            f'<path class="cut" d="M{LEFT + length - 20:.1f} {y + BAR + 2}l8 {-BAR - 4}"/>' if cut else
-            f'<path class="least" d="M{least:.1f} {y + 3}v{BAR - 6}"/>',
+            f'<path class="cut" d="M{LEFT + length - 20:.1f} {y + BAR + 2}l8 {-BAR - 4}"/>'
+            if cut
+            else f'<path class="least" d="M{least:.1f} {y + 3}v{BAR - 6}"/>',
             f'<text x="{LEFT + length + 8:.1f}" y="{middle + 4.5:.1f}">{value}</text>',
         ]
         y += BAR + GAP
     height = y + 36
-    foot = "Shorter is better. Tick: least time. Slash: bar cut. (…×): speed against the fastest peer. *: its outputs differ."
+    foot = "Shorter is better. Tick: least time. Slash: cut. (…×): speed against the fastest peer. *: outputs differ."
     return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{escape(title, quote=True)}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        f'role="img" aria-label="{escape(title, quote=True)}">',
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}"/>',
         f'<text class="title" x="16" y="28">{escape(title)}</text>',

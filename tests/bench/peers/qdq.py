@@ -1,6 +1,6 @@
 """The bundle's network as ONNX with QuantizeLinear/DequantizeLinear pairs, the form that OpenVINO reads as int8.
 
-The integers are the bundle's own. ONNX Runtime and TFLite need no other form than the bundle's files; ncnn's is ncnn_form.py.
+The integers are the bundle's own. ONNX Runtime and TFLite read the bundle's files; ncnn's form is ncnn_form.py.
 """
 
 from pathlib import Path
@@ -11,13 +11,14 @@ from onnx import helper, numpy_helper
 
 
 def write(source: Path, path: Path) -> None:
-    """Writes model.onnx's QLinearConv nodes as DequantizeLinear, Conv, QuantizeLinear with the same integers and scales.
+    """Writes model.onnx with each QLinearConv as DequantizeLinear, Conv, QuantizeLinear: same integers, same scales.
 
     OpenVINO's reader refuses per-channel QLinearConv; this form it runs in int8 from the image to the outputs.
     """
     model = onnx.load(source)
     constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
-    nodes, used = [], {}
+    nodes: list[onnx.NodeProto] = []
+    used: dict[str, numpy.ndarray] = {}
     for node in model.graph.node:
         if node.op_type != "QLinearConv":
             nodes.append(node)
@@ -33,7 +34,9 @@ def write(source: Path, path: Path) -> None:
         nodes += [
             helper.make_node("DequantizeLinear", [x, x_scale, x_zero], [f"{name}.x"]),
             helper.make_node("DequantizeLinear", [w, w_scale, f"{name}.zeros_i8"], [f"{name}.w"], axis=0),
-            helper.make_node("DequantizeLinear", [bias, f"{name}.bias_scale", f"{name}.zeros_i32"], [f"{name}.b"], axis=0),
+            helper.make_node(
+                "DequantizeLinear", [bias, f"{name}.bias_scale", f"{name}.zeros_i32"], [f"{name}.b"], axis=0
+            ),
             conv,
             helper.make_node("QuantizeLinear", [f"{name}.y", y_scale, y_zero], [node.output[0]]),
         ]

@@ -1,8 +1,9 @@
 """The peers: how each loads its form of the network and infers. One function a runtime; imports happen inside.
 
-Each takes the model's path, the number of threads and the bundle's contract, and returns a `Peer`. No timing here: see child.py.
+Each takes the model's path, the number of threads and the bundle's contract, and returns a `Peer`. Timing: child.py.
 """
 
+import functools
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def _channels_last(output: numpy.ndarray) -> numpy.ndarray:
 
 
 def onnxruntime(path: str, threads: int, _contract: Contract, exact: bool = False) -> Peer:
-    """model.onnx as it is. `exact` asks it not to use the instruction that saturates 16-bit sums on CPUs without VNNI."""
+    """model.onnx as it is. `exact`: without the instruction that saturates 16-bit sums on processors without VNNI."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -59,7 +60,7 @@ def onnxruntime(path: str, threads: int, _contract: Contract, exact: bool = Fals
 
 
 def openvino(path: str, threads: int, _contract: Contract) -> Peer:
-    """The QuantizeLinear/DequantizeLinear form. Fails if any convolution does not run on u8: then it would be no int8."""
+    """The QuantizeLinear/DequantizeLinear form. Fails if any convolution does not run on u8: that would be no int8."""
     import openvino as ov
 
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
@@ -142,7 +143,7 @@ def ncnn(path: str, threads: int, contract: Contract) -> Peer:
 
 LOADERS: dict[str, Callable[..., Peer]] = {
     "onnxruntime": onnxruntime,
-    "onnxruntime-exact": lambda *given: onnxruntime(*given, exact=True),
+    "onnxruntime-exact": functools.partial(onnxruntime, exact=True),
     "openvino": openvino,
     "tflite": tflite,
     "ncnn": ncnn,

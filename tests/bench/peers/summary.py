@@ -35,6 +35,11 @@ class Row:
         return asdict(self)
 
 
+def in_threads(number: int) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} thread" + ("" if number == 1 else "s")
+
+
 def share_of_ceiling(macs: int, milliseconds: float, threads: int, gmacs: float) -> float:
     """Multiplications a second by the definition of a convolution, against what `threads` threads can do at most."""
     return macs / (milliseconds / 1e3) / (threads * gmacs * 1e9)
@@ -57,7 +62,7 @@ def rows(samples: Sequence[dict], macs: int, ceilings: dict[int, float]) -> list
     groups: dict[tuple[int, str], list[dict]] = {}
     for sample in samples:
         groups.setdefault((sample["threads"], sample["contender"]), []).append(sample)
-    medians = {key: _median(group, "median_ms") for key, group in groups.items()}
+    medians = {key: statistics.median(sample["median_ms"] for sample in group) for key, group in groups.items()}
     best: dict[int, float] = {}
     for (threads, name), group in groups.items():
         if not group[0]["ours"]:
@@ -76,8 +81,8 @@ def rows(samples: Sequence[dict], macs: int, ceilings: dict[int, float]) -> list
                 min_ms=min(sample["min_ms"] for sample in group),
                 speed=best[threads] / median if threads in best else None,
                 share=share_of_ceiling(macs, median, threads, gmacs) if gmacs else None,
-                peak_rss_mb=_median(group, "peak_rss_mb"),
-                cold_start_ms=_median(group, "cold_start_ms"),
+                peak_rss_mb=statistics.median(sample["peak_rss_mb"] for sample in group),
+                cold_start_ms=statistics.median(sample["cold_start_ms"] for sample in group),
                 joules=_median(group, "joules"),
                 differing_bytes=_worst(group, "differing_bytes"),
                 largest_difference=_worst(group, "largest_difference"),

@@ -1,6 +1,6 @@
 """The results as Markdown. Pure: from a results file's content to text."""
 
-from summary import Row
+from summary import Row, in_threads
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -18,7 +18,16 @@ def differing(row: Row) -> str:
 
 
 def _table(rows: list[Row], joules: bool) -> list[str]:
-    head = ["runtime", "median ms", "least ms", "speed", "share of ceiling", "memory MB", "cold start ms", "differing bytes"]
+    head = [
+        "runtime",
+        "median ms",
+        "least ms",
+        "speed",
+        "share of ceiling",
+        "memory MB",
+        "cold start ms",
+        "differing bytes",
+    ]
     if joules:
         head.insert(5, "joules")
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 2) + "|---|"]
@@ -35,6 +44,35 @@ def _table(rows: list[Row], joules: bool) -> list[str]:
     return lines
 
 
+HELD = (
+    "Held to AVX2: OpenVINO by its ONEDNN_MAX_CPU_ISA; the other peers have no such option, so what cpuid tells them "
+    "was masked (no AVX-512, no VNNI), and they chose their AVX2 code themselves."
+)
+
+
+def _legend(instruction: str, python_mb: float) -> str:
+    return (
+        "*Median* of the processes' medians; *speed* against the fastest peer of the same table; *share of ceiling*: "
+        "multiplications by the definition, a second, against what "
+        f"`{instruction}` can do in registers on as many threads (Winograd needs fewer and may exceed it); "
+        "*memory*: peak resident set, for peers with Python and numpy "
+        f"({python_mb:.0f} MB before the runtime is loaded); *cold start*: from before the runtime is loaded "
+        "(ours: the program's first line) to the first result, files in the page cache; "
+        "*differing bytes*: of both outputs of the bundle's golden images."
+    )
+
+
+def _ceilings(measured: dict[str, dict[str, float]]) -> list[str]:
+    names = list(dict.fromkeys(name for rates in measured.values() for name in rates))
+    if not names:
+        return ["No ceiling: this processor's instructions are not known to ceiling.c.", ""]
+    lines = ["Ceilings, GMAC/s a thread, highest of this run:", ""]
+    lines += ["| threads | " + " | ".join(names) + " |", "|---" + "|---:" * len(names) + "|"]
+    for threads, rates in sorted(measured.items(), key=lambda item: int(item[0])):
+        lines.append(f"| {threads} | " + " | ".join(_number(rates.get(name), 0) for name in names) + " |")
+    return [*lines, ""]
+
+
 def markdown(results: dict, rows: list[Row]) -> str:
     """The whole page."""
     machine, held = results["machine"], results["mode"] == "avx2"
@@ -48,29 +86,22 @@ def markdown(results: dict, rows: list[Row]) -> str:
     joules = any(row.joules is not None for row in rows)
     for threads in sorted({row.threads for row in rows}):
         some = [row for row in rows if row.threads == threads]
-        lines += [f"## {threads} thread" + ("" if threads == 1 else "s"), "", *_table(some, joules), ""]
-    lines += [
-        "*Median* of the processes' medians; *speed* against the fastest peer of the same table; *share of ceiling*: "
-        "multiplications by the definition, a second, against what "
-        f"`{results['instruction']}` can do in registers on as many threads (Winograd needs fewer and may exceed it); *memory*: "
-        "peak resident set, for peers with Python and numpy "
-        f"({results['python_mb']:.0f} MB before the runtime is loaded); *cold start*: from before the runtime is loaded "
-        "(ours: the program's first line) to the first result, files in the page cache; *differing bytes*: of both outputs "
-        "of the bundle's golden images.", "",
-    ]  # fmt: skip
+        lines += [f"## {in_threads(threads)}", "", *_table(some, joules), ""]
+    lines += [_legend(results["instruction"], results["python_mb"]), ""]
     if results["energy"]:
         lines += [f"No joules: {results['energy']}.", ""]
-    lines += ["Ceilings, GMAC/s a thread, highest of this run:", ""]
-    measured = results["ceilings"]
-    names = list(dict.fromkeys(name for rates in measured.values() for name in rates))
-    lines += ["| threads | " + " | ".join(names) + " |", "|---" + "|---:" * len(names) + "|"]
-    for threads, rates in sorted(measured.items(), key=lambda item: int(item[0])):
-        lines.append(f"| {threads} | " + " | ".join(_number(rates.get(name), 0) for name in names) + " |")
-    lines.append("")
+    lines += _ceilings(results["ceilings"])
+    if held:
+        lines += [HELD, ""]
     versions = sorted({row.version for row in rows if row.version})
     if versions:
         lines += ["Versions: " + ", ".join(versions) + ".", ""]
-    notes = {row.name: "; ".join(filter(None, [row.kernel, row.note])) for row in rows}
+    notes = {
+        row.name: "; ".join(text for text in (row.kernel, row.note) if text and text not in row.name) for row in rows
+    }
     lines += [f"- {name}: {note}." for name, note in notes.items() if note]
-    lines += [f"- {entry['contender']}, {entry['threads']} threads: not there: {entry['reason']}" for entry in results["missing"]]
+    lines += [
+        f"- {entry['contender']}, {in_threads(entry['threads'])}: not there: {entry['reason']}"
+        for entry in results["missing"]
+    ]
     return "\n".join(lines).rstrip() + "\n"

@@ -1,4 +1,7 @@
-"""Tests of the pure parts of the benchmark: no peer, no package, no timing. Run: python3 -m unittest discover tests/bench/peers"""
+"""Tests of the benchmark's pure parts: no peer, no package, no timing.
+
+Run: python3 -m unittest discover tests/bench/peers
+"""
 
 import struct
 import tempfile
@@ -45,7 +48,9 @@ SAMPLES = [
 class Statistics(unittest.TestCase):
     def test_speed_is_against_the_best_peer_of_as_many_threads_by_medians(self) -> None:
         rows = summary.rows(SAMPLES, macs=10**9, ceilings={1: 100.0})
-        self.assertEqual([(row.name, row.threads) for row in rows], [("mine", 1), ("quick", 1), ("slow", 1), ("mine", 2)])
+        self.assertEqual(
+            [(row.name, row.threads) for row in rows], [("mine", 1), ("quick", 1), ("slow", 1), ("mine", 2)]
+        )
         mine, quick, slow, alone = rows
         self.assertEqual((quick.median_ms, quick.min_ms, quick.processes), (50.0, 39.0, 3))
         self.assertEqual((mine.speed, quick.speed, alone.speed), (2.0, 1.0, None))
@@ -74,8 +79,9 @@ class Output(unittest.TestCase):
         self.rows = summary.rows(SAMPLES, macs=10**9, ceilings={1: 100.0})
         self.results = {
             "machine": {"cpu": "X", "cores": 2, "kernel": "K", "system": "S", "date": "2026-01-02"},
-            "mode": "native", "bundle": "b 1", "macs": 10**9, "rounds": 3, "runs": 7, "instruction": "i", "python_mb": 30.0,
-            "energy": "no counters", "ceilings": {"1": {"i": 100.0}}, "missing": [{"contender": "gone", "threads": 1, "reason": "why"}],
+            "mode": "native", "bundle": "b 1", "macs": 10**9, "rounds": 3, "runs": 7, "instruction": "i",
+            "python_mb": 30.0, "energy": "no counters", "ceilings": {"1": {"i": 100.0}},
+            "missing": [{"contender": "gone", "threads": 1, "reason": "why"}],
         }  # fmt: skip
 
     def test_the_table_calls_a_peer_that_computes_something_else_so(self) -> None:
@@ -84,7 +90,7 @@ class Output(unittest.TestCase):
         self.assertIn("**5 of 99**, by up to 2", text)
         self.assertIn("| **mine** | 25.0 | 24.0 | 2.00× | 40 % |", text)
         self.assertIn("| not checked |", text)
-        self.assertIn("gone, 1 threads: not there: why", text)
+        self.assertIn("gone, 1 thread: not there: why", text)
         self.assertIn("No joules: no counters.", text)
 
     def test_all_rows_of_a_table_have_as_many_cells_as_its_head(self) -> None:
@@ -184,7 +190,7 @@ class Held(unittest.TestCase):
 
 class AboutTheMachine(unittest.TestCase):
     def test_the_processor_is_named_with_family_and_model(self) -> None:
-        cpuinfo = "processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel name\t: Y\n"
+        cpuinfo = "cpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel name\t: Y\n"
         self.assertEqual(machine.cpu_model(cpuinfo), "AMD EPYC (family 26, model 2)")
         self.assertEqual(machine.cpu_model("Model : Raspberry Pi 4\n"), "Raspberry Pi 4")
 

@@ -1,10 +1,11 @@
 """Who runs: the peers and Roentgen's own backends and kernels, each as a command that prints one line of JSON."""
 
 import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ class Contender:
     environment: dict[str, str] = field(default_factory=dict)
     note: str = ""
     """What the table says about it."""
-    verify: str = ""
-    """Ours: the backend that `roentgend bundle verify` runs just so. It cannot force a kernel."""
+    verify: tuple[tuple[str, str], ...] = ()
+    """Ours: the configuration's keys with which `roentgend bundle verify` runs the same."""
 
 
 def peer(name: str, loader: str, model: Path, bundle: Path, environment: dict[str, str], note: str = "") -> Contender:
@@ -48,17 +49,23 @@ def peer(name: str, loader: str, model: Path, bundle: Path, environment: dict[st
     return Contender(name, False, command, environment, note)
 
 
-def ours(program: Path, bundle: Path, backend: str, kernel: str | None = None) -> Contender:
-    """One of `roentgend bench`'s backends, perhaps with a forced kernel."""
-    forced = ["--kernel", kernel] if kernel else []
+def ours(program: Path, bundle: Path, backend: str, options: Sequence[str] = ()) -> Contender:
+    """One of `roentgend bench`'s backends, perhaps with further options of it."""
 
     def command(threads: int, runs: int) -> list[str]:
-        options = ["--backend", backend, "--threads", str(threads), "--runs", str(runs), *forced]
-        return [str(program), "bench", "--json", "--bundle", str(bundle), *options]
+        fixed = ["--backend", backend, "--threads", str(threads), "--runs", str(runs)]
+        return [str(program), "bench", "--json", "--bundle", str(bundle), *fixed, *options]
 
-    label = "tract" if backend == "onnx" else backend
-    name = f"roentgend {label}" + (f" ({kernel})" if kernel else "")
-    return Contender(name, True, command, verify="" if kernel else backend)
+    name = " ".join(["roentgend", "tract" if backend == "onnx" else backend, *options])
+    return Contender(name, True, command, verify=settings(backend, options))
+
+
+def settings(backend: str, options: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The configuration that stands for options of `roentgend bench`; none where there is none that does."""
+    keys = [option.removeprefix("--") for option in options[::2]]
+    if len(options) % 2 or not set(keys) <= {"kernel", "memory"}:
+        return ()
+    return (("backend", backend), *zip(keys, options[1::2], strict=True))
 
 
 def run(contender: Contender, threads: int, runs: int, environ: dict[str, str]) -> Sample:
@@ -107,12 +114,14 @@ def parse(stdout: str, threads: int) -> Sample:
     return sample
 
 
-def verified(program: Path, bundle: Path, backend: str, folder: Path) -> Sample:
-    """How our backend does on the golden vectors: what `roentgend bundle verify` says of it."""
-    config = folder / f"{backend}.toml"
-    text = subprocess.run([str(program), "config"], capture_output=True, text=True, check=True).stdout
-    lines = [f'backend = "{backend}"' if line.startswith("backend = ") else line for line in text.splitlines()]
-    config.write_text("\n".join(lines) + "\n")
+def verified(program: Path, bundle: Path, keys: tuple[tuple[str, str], ...], folder: Path) -> Sample:
+    """How one of ours does on the golden vectors: what `roentgend bundle verify` says of it."""
+    try:
+        done = subprocess.run([str(program), "config"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}  # its run will say why
+    config = folder / "verify.toml"
+    config.write_text(configured(done.stdout, keys))
     command = [str(program), "bundle", "verify", "--json", "--config", str(config), str(bundle)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -121,3 +130,10 @@ def verified(program: Path, bundle: Path, backend: str, folder: Path) -> Sample:
     if largest != 0:
         return {"note": f"bundle verify: its outputs differ by up to {largest}"}
     return {"differing_bytes": 0, "largest_difference": 0}
+
+
+def configured(text: str, keys: tuple[tuple[str, str], ...]) -> str:
+    """The default configuration with other values for some keys; each has one name in the whole file."""
+    for key, value in keys:
+        text = re.sub(rf"^{key} = .*$", f'{key} = "{value}"', text, flags=re.MULTILINE)
+    return text

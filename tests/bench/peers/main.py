@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 import sysconfig
 from pathlib import Path
@@ -56,14 +57,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed inferences a process (default 20)")
     parser.add_argument("--threads", default=threads, metavar="N,N", help=f"numbers of threads (default {threads})")
     parser.add_argument(
-        "--kernel", action="append", default=[], metavar="NAME", help="also our native backend with this kernel forced"
+        "--native",
+        action="append",
+        type=shlex.split,
+        metavar="OPTIONS",
+        help="also our native backend with options of `roentgend bench`, such as --native='--kernel avx512vnni' "
+        "(otherwise --direct-only; with --avx2: --kernel avx2)",
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="WORD", help="only contenders with this word in their names"
     )
-    parser.add_argument(
-        "--avx2", action="store_true", help="hold the peers to AVX2; ours is then each --kernel, or avx2"
-    )
+    parser.add_argument("--avx2", action="store_true", help="hold the peers to AVX2")
     parser.add_argument("--quick", action="store_true", help="one round of five runs: a look, not a measurement")
     parser.add_argument(
         "--add", action="store_true", help="add rounds to the results that are there, instead of beginning anew"
@@ -115,12 +119,11 @@ def field(given: argparse.Namespace) -> list[Contender]:
     ]
     if given.avx2:
         everybody.insert(1, peer("ONNX Runtime, exact", "onnxruntime-exact", onnx, "with session.x64quantprecision"))
-        everybody += [
-            contenders.ours(given.roentgend, given.bundle, "native", name) for name in given.kernel or ["avx2"]
-        ]
+        variants = given.native or [["--kernel", "avx2"]]
     else:
         everybody += [contenders.ours(given.roentgend, given.bundle, backend) for backend in ("native", "onnx")]
-        everybody += [contenders.ours(given.roentgend, given.bundle, "native", name) for name in given.kernel]
+        variants = given.native or [["--direct-only"]]
+    everybody += [contenders.ours(given.roentgend, given.bundle, "native", options) for options in variants]
     chosen = [one for one in everybody if not given.only or any(word in one.name for word in given.only)]
     if not chosen:
         raise Stop(f"no contender is called so: there are {', '.join(one.name for one in everybody)}")
@@ -155,10 +158,9 @@ def begin(given: argparse.Namespace, path: Path) -> dict:
 def measure(given: argparse.Namespace, results: dict, everybody: list[Contender]) -> None:
     """All rounds. Each begins with another contender, so that nobody always follows the same one."""
     program = ceiling.build(HERE / "ceiling.c", CACHE / "bench-models")
-    backends = {one.verify for one in everybody if one.verify}
     verified = {
-        backend: contenders.verified(given.roentgend, given.bundle, backend, CACHE / "bench-models")
-        for backend in backends
+        keys: contenders.verified(given.roentgend, given.bundle, keys, CACHE / "bench-models")
+        for keys in {one.verify for one in everybody if one.verify}
     }
     for turn in range(given.rounds):
         for threads in given.threads:

@@ -137,6 +137,16 @@ class Processes(unittest.TestCase):
             with self.assertRaises(contenders.NotThere):
                 contenders.parse(printed, 2)
 
+    def test_ours_is_verified_with_the_configuration_of_its_options_where_there_is_one(self) -> None:
+        small = contenders.ours(Path("p"), Path("b"), "native", ["--memory", "small", "--kernel", "avx2"])
+        self.assertEqual(small.name, "roentgend native --memory small --kernel avx2")
+        self.assertEqual(small.command(2, 7)[-4:], ["--memory", "small", "--kernel", "avx2"])
+        self.assertEqual(small.verify, (("backend", "native"), ("memory", "small"), ("kernel", "avx2")))
+        text = contenders.configured('# memory = x\nbackend = "auto"\n[engine]\nmemory = "fast"\n', small.verify)
+        self.assertEqual(text, '# memory = x\nbackend = "native"\n[engine]\nmemory = "small"\n')
+        self.assertEqual(contenders.settings("native", ["--direct-only"]), ())
+        self.assertEqual(contenders.settings("onnx", []), (("backend", "onnx"),))
+
     def test_a_refusal_is_told_in_the_programs_own_words(self) -> None:
         self.assertEqual(contenders.refusal(2, "error: no such backend\n\nFor more, try --help\n"), "no such backend")
         self.assertEqual(contenders.refusal(1, "Traceback\n  line\nRuntimeError: why\n"), "RuntimeError: why")

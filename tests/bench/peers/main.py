@@ -4,6 +4,7 @@ Not a test: nothing here fails because something is slow. A peer that computes s
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -52,7 +53,7 @@ def arguments() -> argparse.Namespace:
         "--bundle", type=Path, default=ROOT / "models/cxr-vgg16", metavar="DIR", help="the model bundle"
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="rounds of fresh processes (default 5; 0: only write)"
+        "--rounds", type=int, default=5, metavar="N", help="rounds of fresh processes (default 5; 0: write again)"
     )
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="timed inferences a process (default 20)")
     parser.add_argument("--threads", default=threads, metavar="N,N", help=f"numbers of threads (default {threads})")
@@ -132,27 +133,33 @@ def field(given: argparse.Namespace) -> list[Contender]:
 
 def begin(given: argparse.Namespace, path: Path) -> dict:
     """New results, or with --add those that are there."""
-    here = machine.describe()
-    if given.add and path.exists():
-        results = json.loads(path.read_text())
-        if results.get("schema") != SCHEMA or any(results["machine"][key] != here[key] for key in ("cpu", "cores")):
-            raise Stop(f"{path} is of another machine or version: run without --add")
-        results["runs"], results["missing"] = given.runs, []
-        return results
     contract = Contract.read(given.bundle)
-    return {
+    program = given.roentgend.read_bytes() if given.roentgend.exists() else b""
+    results = {
         "schema": SCHEMA,
         "mode": "avx2" if given.avx2 else "native",
-        "machine": here,
+        "machine": machine.describe(),
         "bundle": contract.name,
+        "roentgend_sha256": hashlib.sha256(program).hexdigest(),
         "macs": network.read(given.bundle / "model.onnx").macs(),
-        "rounds": 0,
         "runs": given.runs,
         "energy": energy.unavailable(),
+        "rounds": 0,
         "ceilings": {},
         "missing": [],
         "samples": [],
     }
+    if given.rounds == 0 and not path.exists():
+        raise Stop(f"there is no {path} yet: run without --rounds 0")
+    if not path.exists() or (given.rounds > 0 and not given.add):
+        return results
+    known = json.loads(path.read_text())
+    if given.rounds == 0:
+        return known
+    for key in ("schema", "mode", "machine", "bundle", "roentgend_sha256", "runs"):
+        if known.get(key) != results[key]:
+            raise Stop(f"{path} has {key} {known.get(key)}, this is {results[key]}: run without --add")
+    return results | {key: known[key] for key in ("rounds", "ceilings", "samples")}
 
 
 def measure(given: argparse.Namespace, results: dict, everybody: list[Contender]) -> None:

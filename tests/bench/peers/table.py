@@ -52,7 +52,8 @@ HELD = (
 
 def _legend(instruction: str, python_mb: float) -> str:
     return (
-        "*Median* of the processes' medians; *speed* against the fastest peer of the same table; *share of ceiling*: "
+        "*Median* of the processes' medians; *speed* against the fastest peer of the same table, exact or not; "
+        "*share of ceiling*: "
         "multiplications by the definition, a second, against what "
         f"`{instruction}` can do in registers on as many threads (Winograd needs fewer and may exceed it); "
         "*memory*: peak resident set, for peers with Python and numpy "

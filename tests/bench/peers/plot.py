@@ -4,7 +4,8 @@ from html import escape
 
 from summary import Row, in_threads
 
-WIDTH, LEFT, RIGHT = 760, 220, 120
+WIDTH, RIGHT, LETTER = 800, 130, 7.4
+"""Of the page, of the space for the figures, and of one bold letter, generously."""
 BAR, GAP, HEAD, GROUP = 20, 8, 64, 40
 CLIP = 5.0
 """A bar longer than this many times the shortest is cut, so that one slow contender does not flatten all others."""
@@ -24,7 +25,8 @@ def svg(rows: list[Row], title: str, subtitle: str) -> str:
     """One group of bars a number of threads, in the rows' order; a tick in each bar marks the least time."""
     shortest = min((row.median_ms for row in rows), default=1.0)
     longest = min(max((row.median_ms for row in rows), default=1.0), CLIP * shortest)
-    span = WIDTH - LEFT - RIGHT
+    left = round(max((len(row.name) + 2 for row in rows), default=0) * LETTER) + 24
+    span = WIDTH - left - RIGHT
     parts: list[str] = []
     y, threads = HEAD, 0
     for row in rows:
@@ -33,17 +35,17 @@ def svg(rows: list[Row], title: str, subtitle: str) -> str:
             y += GROUP if parts else GROUP - 16
             parts.append(f'<text class="quiet" x="16" y="{y - 8}">{in_threads(threads)}, median ms an image</text>')
         cut = row.median_ms > longest
-        length, least = span * min(row.median_ms / longest, 1.0), LEFT + span * row.min_ms / longest
+        length, least = span * min(row.median_ms / longest, 1.0), left + span * row.min_ms / longest
         kind, middle = ("ours" if row.ours else "peer"), y + BAR / 2
         value = f"{row.median_ms:.1f}" + ("" if row.speed is None else f"  ({row.speed:.2f}×)")
         name = escape(row.name) + ("" if row.differing_bytes in (0, None) else " *")
         parts += [
-            f'<text class="name-{kind}" x="{LEFT - 10}" y="{middle + 4.5:.1f}" text-anchor="end">{name}</text>',
-            f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>',
-            f'<path class="cut" d="M{LEFT + length - 20:.1f} {y + BAR + 2}l8 {-BAR - 4}"/>'
+            f'<text class="name-{kind}" x="{left - 10}" y="{middle + 4.5:.1f}" text-anchor="end">{name}</text>',
+            f'<rect class="{kind}" x="{left}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>',
+            f'<path class="cut" d="M{left + length - 20:.1f} {y + BAR + 2}l8 {-BAR - 4}"/>'
             if cut
             else f'<path class="least" d="M{least:.1f} {y + 3}v{BAR - 6}"/>',
-            f'<text x="{LEFT + length + 8:.1f}" y="{middle + 4.5:.1f}">{value}</text>',
+            f'<text x="{left + length + 8:.1f}" y="{middle + 4.5:.1f}">{value}</text>',
         ]
         y += BAR + GAP
     height = y + 36

@@ -55,7 +55,8 @@ def _legend(instruction: str, python_mb: float) -> str:
         "*Median* of the processes' medians; *speed* against the fastest peer of the same table, exact or not; "
         "*share of ceiling*: "
         "multiplications by the definition, a second, against what "
-        f"`{instruction}` can do in registers on as many threads (Winograd needs fewer and may exceed it); "
+        f"`{instruction}` can do in registers on as many threads (Winograd's way needs fewer, and instructions that may "
+        "saturate do more: both can exceed it); "
         "*memory*: peak resident set, for peers with Python and numpy "
         f"({python_mb:.0f} MB before the runtime is loaded); *cold start*: from before the runtime is loaded "
         "(ours: the program's first line) to the first result, files in the page cache; "
@@ -82,7 +83,7 @@ def markdown(results: dict, rows: list[Row]) -> str:
         f"# {title}", "",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, {machine['system']}; {machine['date']}.",
         f"Bundle {results['bundle']}, {results['macs'] / 1e9:.2f} GMAC an image, batch 1, input 1 × 1 × 224 × 224 u8. "
-        f"{results['rounds']} rounds, all interleaved, each in a fresh process, {results['runs']} timed runs each.", "",
+        f"Rounds: {results['rounds']}, all interleaved; a fresh process each, {results['runs']} timed runs in it.", "",
     ]  # fmt: skip
     joules = any(row.joules is not None for row in rows)
     for threads in sorted({row.threads for row in rows}):

@@ -55,7 +55,7 @@ def _legend(instruction: str, python_mb: float) -> str:
         "*Median* of the processes' medians; *speed* against the fastest peer of the same table, exact or not; "
         "*share of ceiling*: "
         "multiplications by the definition, a second, against what "
-        f"`{instruction}` can do in registers on as many threads (Winograd's way needs fewer, and instructions that may "
+        f"`{instruction}` can do in registers on as many threads (Winograd needs fewer, and instructions that may "
         "saturate do more: both can exceed it); "
         "*memory*: peak resident set, for peers with Python and numpy "
         f"({python_mb:.0f} MB before the runtime is loaded); *cold start*: from before the runtime is loaded "

@@ -3,6 +3,7 @@
 
 mod choose;
 mod print;
+mod rates;
 
 pub use choose::{Family, Memory};
 
@@ -146,7 +147,7 @@ pub struct Tiling {
     pub stored: bool,
     /// Rows of tiles of a strip.
     pub strip: usize,
-    /// Rows of tiles that are multiplied at a time, within a strip.
+    /// Rows of tiles that are multiplied at a time, within a strip; see [`Self::step`].
     pub step: usize,
     /// `None`: a task transforms its own strip and multiplies it with all blocks of output channels. `Some(strips)`: rounds
     /// of so many strips, whose V all threads make, one block of input channels a task, and then share; a task multiplies
@@ -185,6 +186,14 @@ pub enum PlanError {
         /// Why.
         reason: String,
     },
+}
+
+impl Tiling {
+    /// Rows of tiles that are multiplied at a time: the whole strip where U is made on the fly, which costs the same however
+    /// few tiles it is multiplied with.
+    pub fn step(&self) -> usize {
+        if self.stored { self.step.clamp(1, self.strip.max(1)) } else { self.strip.max(1) }
+    }
 }
 
 impl Plan {
@@ -365,8 +374,8 @@ impl Step {
                     Some(strips) => (v((strips * tiling.strip).min(tile_rows)), 0),
                     None => (0, v(tiling.strip.min(tile_rows))),
                 };
-                let u = if tiling.stored { 0 } else { 2 * tiling.winograd.weight_count(blocks) };
-                Scratch { shared_v, v, m: 4 * points * tiling.step.min(tiling.strip).min(tile_rows), u, rows: 0 }
+                let u = if tiling.stored { 0 } else { 2 * tiling.winograd.scratch_count(blocks) };
+                Scratch { shared_v, v, m: 4 * points * tiling.step().min(tile_rows), u, rows: 0 }
             }
         }
     }

@@ -21,6 +21,7 @@ pub(crate) const F4: Winograd = Winograd {
     input: |tiles| unsafe { transform::input4(tiles) },
     // SAFETY: as for the weights.
     multiply: |task| unsafe { multiply::multiply(36, task) },
+    fly: None,
     // SAFETY: as for the weights.
     output: |tiles| unsafe { output::output4(tiles) },
 };
@@ -35,6 +36,7 @@ pub(crate) const F2: Winograd = Winograd {
     input: |tiles| unsafe { transform::input2(tiles) },
     // SAFETY: as for the weights.
     multiply: |task| unsafe { multiply::multiply(16, task) },
+    fly: None,
     // SAFETY: as for the weights.
     output: |tiles| unsafe { output::output2(tiles) },
 };

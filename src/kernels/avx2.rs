@@ -95,6 +95,13 @@ pub(super) fn store_8_bytes(to: &mut [u8], at: usize, bytes: __m128i) {
     unsafe { _mm_storel_epi64(to.as_mut_ptr().cast(), bytes) }
 }
 
+/// Asks for the line of the cache at `at`, wherever that is: a hint, no access.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn prefetch<T>(from: &[T], at: usize) {
+    _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(at).cast());
+}
+
 /// The epilogue of 8 channels.
 #[derive(Clone, Copy)]
 pub(super) struct Channels {

@@ -3,7 +3,7 @@
 //! negative.
 
 use crate::kernels::BLOCK;
-use crate::kernels::avx2::{Channels, load_i32, pack, store_8_bytes, zero_point};
+use crate::kernels::avx2::{Channels, load_i32, pack, prefetch, store_8_bytes, zero_point};
 use crate::kernels::winograd::{F2, F4, OutputTiles};
 use std::arch::x86_64::*;
 
@@ -44,6 +44,10 @@ fn output<const M: usize, const A: usize, const N: usize>(
     let (rows, columns) = (rows / step, columns / step);
     for tile in 0..count {
         let (row, column) = (tile / tile_columns * N, tile % tile_columns * N);
+        for point in 0..A * A {
+            prefetch(m, (point * count + tile + 1) * BLOCK);
+            prefetch(m, (point * count + tile + 1) * BLOCK + BLOCK / 2);
+        }
         for (first, channels) in &channels {
             // M A, a row of points at a time; then Aᵀ (M A), a column at a time.
             let mut half = [[_mm256_setzero_si256(); M]; A];

@@ -69,16 +69,16 @@ fn input<const M: usize, const A: usize>(tiles: InputTiles<'_>, line: impl Fn([_
 #[inline]
 #[target_feature(enable = "avx2")]
 fn weights<const A: usize>(filters: &[i8], u: &mut [i16], line: impl Fn([__m256i; 3]) -> [__m256i; A]) {
-    let blocks = filters.len() / (9 * BLOCK * BLOCK);
     for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
         let (even, odd) = filters.split_at(9 * BLOCK);
         for half in 0..2 {
             let first = half * CHANNELS;
             let (even, odd) = (points(even, first, &line), points(odd, first, &line));
-            let at = half * blocks * WEIGHTS + pair * 2 * CHANNELS;
+            let (block, pair) = (pair / (BLOCK / 2), pair % (BLOCK / 2));
+            let at = (block * A * A * 2 + half) * WEIGHTS + pair * 2 * CHANNELS;
             for (row, (even, odd)) in even.iter().zip(&odd).enumerate() {
                 for (column, (&even, &odd)) in even.iter().zip(odd).enumerate() {
-                    let at = at + (row * A + column) * 2 * blocks * WEIGHTS;
+                    let at = at + (row * A + column) * 2 * WEIGHTS;
                     store_i16(u, at, _mm256_unpacklo_epi16(even, odd));
                     store_i16(u, at + CHANNELS, _mm256_unpackhi_epi16(even, odd));
                 }

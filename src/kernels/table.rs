@@ -22,6 +22,23 @@ pub struct Kernels {
     detected: fn() -> bool,
 }
 
+/// AVX-512 VNNI: Intel since Ice Lake (servers and some of the desktop), AMD since Zen 4.
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels = Kernels {
+    name: "avx512vnni",
+    first: first::avx512vnni::FIRST,
+    direct: direct::avx512vnni::DIRECT,
+    winograd: &[winograd::avx512vnni::F4],
+    ceiling: ceiling::avx512vnni::CEILING,
+    detected: || {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+    },
+};
+
 /// Plain Rust, on every processor: what the others are compared with, and what is left where none of them runs.
 static PORTABLE: Kernels = Kernels {
     name: "portable",
@@ -45,6 +62,8 @@ static AVX2: Kernels = Kernels {
 
 /// All kernels that this program was built with, the fastest first.
 static TABLE: &[&Kernels] = &[
+    #[cfg(target_arch = "x86_64")]
+    &AVX512_VNNI,
     #[cfg(target_arch = "x86_64")]
     &AVX2,
     &PORTABLE,

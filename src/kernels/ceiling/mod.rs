@@ -4,6 +4,8 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
 pub mod portable;
 
 /// The ceilings of one instruction set: each runs so many iterations of its loop and returns how many products it added up.

@@ -1,7 +1,8 @@
 //! The first layer with AVX2: five `vpmaddwd` for the nine taps of 8 channels.
 
 use super::{First, FirstRow};
-use crate::kernels::avx2::{Channels, broadcast_pair, load_bytes, pack, store_16_bytes, widen_u8, zero_point};
+use crate::kernels::avx2::{broadcast_pair, load_bytes, store_16_bytes, widen_u8};
+use crate::kernels::epilogue::avx2::{Channels, pack, zero_point};
 use crate::kernels::{BLOCK, Epilogue};
 use std::arch::x86_64::*;
 

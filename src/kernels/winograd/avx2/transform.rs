@@ -98,28 +98,32 @@ impl<'a, const A: usize> Points<'a, A> {
     }
 }
 
-/// U = G g Gᵀ of pairs of input channels.
+/// U = G g Gᵀ: G g of a whole block of input channels, a column of the filter at a time; then (G g) Gᵀ, a row of points at a
+/// time, so that U is written in a few runs of 1 KB each.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn weights<const A: usize>(filters: &[i8], u: &mut [i16], line: impl Fn([__m256i; 3]) -> [__m256i; A]) {
-    for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
-        let (even, odd) = filters.split_at(9 * BLOCK);
-        let (block, pair) = (pair / (BLOCK / 2), pair % (BLOCK / 2));
+    let mut columns = [[[_mm256_setzero_si256(); 3]; A]; BLOCK];
+    for (block, filters) in filters.chunks_exact(9 * BLOCK * BLOCK).enumerate() {
         for half in 0..2 {
-            let u = &mut u[(block * A * A * 2 + half) * WEIGHTS + pair * 2 * CHANNELS..];
-            // G g, a column of the filter at a time; then (G g) Gᵀ.
-            let column = |filters: &[i8], kx: usize| {
-                let first = kx * BLOCK + half * CHANNELS;
-                line([tap(filters, first), tap(filters, first + 3 * BLOCK), tap(filters, first + 6 * BLOCK)])
-            };
-            let (e0, e1, e2) = (column(even, 0), column(even, 1), column(even, 2));
-            let (o0, o1, o2) = (column(odd, 0), column(odd, 1), column(odd, 2));
+            for (filter, columns) in filters.chunks_exact(9 * BLOCK).zip(&mut columns) {
+                for kx in 0..3 {
+                    let at = kx * BLOCK + half * CHANNELS;
+                    let column = line([tap(filter, at), tap(filter, at + 3 * BLOCK), tap(filter, at + 6 * BLOCK)]);
+                    for (y, w) in column.into_iter().enumerate() {
+                        columns[y][kx] = w;
+                    }
+                }
+            }
             for y in 0..A {
-                let (even, odd) = (line([e0[y], e1[y], e2[y]]), line([o0[y], o1[y], o2[y]]));
-                for (x, (even, odd)) in even.into_iter().zip(odd).enumerate() {
-                    let at = (y * A + x) * 2 * WEIGHTS;
-                    store_i16(u, at, _mm256_unpacklo_epi16(even, odd));
-                    store_i16(u, at + CHANNELS, _mm256_unpackhi_epi16(even, odd));
+                let u = &mut u[((block * A + y) * A * 2 + half) * WEIGHTS..];
+                for (pair, channels) in columns.chunks_exact(2).enumerate() {
+                    let (even, odd) = (line(channels[0][y]), line(channels[1][y]));
+                    for (x, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+                        let at = x * 2 * WEIGHTS + pair * 2 * CHANNELS;
+                        store_i16(u, at, _mm256_unpacklo_epi16(even, odd));
+                        store_i16(u, at + CHANNELS, _mm256_unpackhi_epi16(even, odd));
+                    }
                 }
             }
         }

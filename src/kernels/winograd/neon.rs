@@ -22,6 +22,7 @@ pub(crate) const F4: Winograd = Winograd {
     // SAFETY: `available` hands it out after the detection of NEON only.
     input: |tiles| unsafe { input(tiles) },
     multiply: multiply::multiply,
+    fly: None,
     // SAFETY: `available` hands it out after the detection of NEON only.
     output: |tiles| unsafe { output(tiles) },
 };

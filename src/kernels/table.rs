@@ -43,8 +43,34 @@ static NEON: Kernels = Kernels {
     detected: || std::arch::is_aarch64_feature_detected!("neon"),
 };
 
+/// NEON with dot products: cortex-a55, a75 to a78, neoverse-n1.
+#[cfg(target_arch = "aarch64")]
+static NEON_DOT: Kernels = Kernels {
+    name: "neon_dot",
+    direct: direct::neon_dot::DIRECT,
+    ceiling: ceiling::neon::DOT,
+    detected: || {
+        std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("dotprod")
+    },
+    ..NEON
+};
+
+/// NEON with products of matrices: cortex-a510 and a710 on, neoverse-n2 and v1.
+#[cfg(target_arch = "aarch64")]
+static NEON_I8MM: Kernels = Kernels {
+    name: "neon_i8mm",
+    direct: direct::neon_i8mm::DIRECT,
+    ceiling: ceiling::neon::I8MM,
+    detected: || std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("i8mm"),
+    ..NEON
+};
+
 /// All kernels that this program was built with, the fastest first.
 static TABLE: &[&Kernels] = &[
+    #[cfg(target_arch = "aarch64")]
+    &NEON_I8MM,
+    #[cfg(target_arch = "aarch64")]
+    &NEON_DOT,
     #[cfg(target_arch = "aarch64")]
     &NEON,
     &PORTABLE,

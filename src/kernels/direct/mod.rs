@@ -3,6 +3,10 @@
 
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 pub mod portable;
 
 use super::Epilogue;

@@ -31,10 +31,10 @@ pub(super) fn store_u8x16(to: &mut [u8], at: usize, bytes: uint8x16_t) {
     unsafe { vst1q_u8(to.as_mut_ptr(), bytes) }
 }
 
-/// `value` in all lanes, by a way that the compiler does not see through: it would make shifts and additions, two instructions
-/// for one, of a multiply-add by a power of two.
-#[inline]
+/// `value` in all lanes, of which the compiler knows nothing: where it does it makes shifts and additions of a multiply-add by
+/// a power of two, two instructions for one.
 #[target_feature(enable = "neon")]
+#[inline]
 pub(super) fn opaque_i16(value: i16) -> int16x8_t {
     let mut lanes = vdupq_n_s16(value);
     // SAFETY: it does nothing.
@@ -42,7 +42,7 @@ pub(super) fn opaque_i16(value: i16) -> int16x8_t {
     lanes
 }
 
-/// As [`opaque_i16`].
+/// As [`opaque_i16`], four of 32 bits.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn opaque_i32(value: i32) -> int32x4_t {

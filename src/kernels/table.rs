@@ -48,9 +48,10 @@ static NEON: Kernels = Kernels {
 #[cfg(target_arch = "aarch64")]
 static NEON_DOT: Kernels = Kernels {
     name: "neon_dot",
+    first: first::neon_dot::FIRST,
     direct: direct::neon_dot::DIRECT,
     ceiling: ceiling::neon::DOT,
-    detected: || std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("dotprod"),
+    detected: || (NEON.detected)() && std::arch::is_aarch64_feature_detected!("dotprod"),
     ..NEON
 };
 
@@ -58,9 +59,10 @@ static NEON_DOT: Kernels = Kernels {
 #[cfg(target_arch = "aarch64")]
 static NEON_I8MM: Kernels = Kernels {
     name: "neon_i8mm",
+    first: first::neon_dot::FIRST,
     direct: direct::neon_i8mm::DIRECT,
     ceiling: ceiling::neon::I8MM,
-    detected: || std::arch::is_aarch64_feature_detected!("neon") && std::arch::is_aarch64_feature_detected!("i8mm"),
+    detected: || (NEON_DOT.detected)() && std::arch::is_aarch64_feature_detected!("i8mm"),
     ..NEON
 };
 

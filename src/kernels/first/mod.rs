@@ -3,6 +3,8 @@
 
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dot;
 pub mod portable;
 
 use super::{BLOCK, Epilogue};

@@ -41,6 +41,7 @@ fn weights(filters: &[i8], u: &mut [i16]) {
     let u = &mut u[..POINTS * channels * BLOCK];
     for (c, filters) in filters.chunks_exact(9 * BLOCK).enumerate() {
         for o in (0..BLOCK).step_by(8) {
+            let first = (o / HALF * channels + c) * HALF + o % HALF;
             let tap = |tap: usize| {
                 // SAFETY: a chunk has nine taps of 32 weights, of which these are eight.
                 vmovl_s8(unsafe { vld1_s8(filters.as_ptr().add(tap * BLOCK + o)) })
@@ -49,7 +50,7 @@ fn weights(filters: &[i8], u: &mut [i16]) {
             for y in 0..A {
                 let row = filter([half[0][y], half[1][y], half[2][y]]);
                 for (x, row) in row.into_iter().enumerate() {
-                    let at = (((y * A + x) * 2 + o / HALF) * channels + c) * HALF + o % HALF;
+                    let at = first + (y * A + x) * channels * BLOCK;
                     // SAFETY: the greatest `at` is that of the last point, half, channel and eight: `u.len() - 8`.
                     unsafe { vst1q_s16(u.as_mut_ptr().add(at), row) };
                 }

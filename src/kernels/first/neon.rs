@@ -90,17 +90,13 @@ fn tap<const LANE: i32>(mut sums: [int32x4_t; 4], taps: [int16x8_t; 2], x: int16
 #[target_feature(enable = "neon")]
 fn load_taps(weights: &[i8], half: usize) -> Taps {
     let weights = &weights[..PACKED_BYTES];
-    let mut taps = [[vdupq_n_s16(0); 2]; 9];
-    for ky in 0..3 {
-        for eight in 0..2 {
-            let at = (ky * BLOCK + half * HALF + eight * 8) * 4;
-            let weights = &weights[at..at + 32];
-            // SAFETY: the slice has 32 bytes. They are four of each channel: three columns and a zero.
-            let columns = unsafe { vld4_s8(weights.as_ptr()) };
-            for (kx, column) in [columns.0, columns.1, columns.2].into_iter().enumerate() {
-                taps[3 * ky + kx][eight] = vmovl_s8(column);
-            }
-        }
-    }
-    taps
+    // Three columns of a kernel row and a zero, of eight channels.
+    let row = |ky: usize, eight: usize| {
+        let at = (ky * BLOCK + half * HALF + eight * 8) * 4;
+        let weights = &weights[at..at + 32];
+        // SAFETY: the slice has 32 bytes.
+        let columns = unsafe { vld4_s8(weights.as_ptr()) };
+        [columns.0, columns.1, columns.2]
+    };
+    std::array::from_fn(|tap| std::array::from_fn(|eight| vmovl_s8(row(tap / 3, eight)[tap % 3])))
 }

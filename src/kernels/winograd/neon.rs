@@ -48,7 +48,7 @@ fn weights(filters: &[i8], u: &mut [i16]) {
             };
             let half: [[int16x8_t; A]; 3] = std::array::from_fn(|x| filter([tap(x), tap(3 + x), tap(6 + x)]));
             for y in 0..A {
-                let row = filter([half[0][y], half[1][y], half[2][y]]);
+                let row = filter(half.map(|column| column[y]));
                 for (x, row) in row.into_iter().enumerate() {
                     let at = first + (y * A + x) * channels * BLOCK;
                     // SAFETY: the greatest `at` is that of the last point, half, channel and eight: `u.len() - 8`.
@@ -94,8 +94,9 @@ fn input(tiles: InputTiles<'_>) {
                 unsafe { vld1_u8(window.as_ptr().add(y * row_bytes + x * BLOCK + c)) }
             };
             let half: [[int16x8_t; A]; A] = std::array::from_fn(|x| columns(std::array::from_fn(|y| pixel(y, x))));
+            let across = |y: usize| std::array::from_fn(|x| half[x][y]);
             for y in 0..A {
-                let row = rows(std::array::from_fn(|x| half[x][y]));
+                let row = rows(across(y));
                 for (x, row) in row.into_iter().enumerate() {
                     let at = ((y * A + x) * count + tile) * BLOCK + c;
                     // SAFETY: point, tile and channel are below those of `v`, which has been sliced.
@@ -188,8 +189,8 @@ fn output_tiles<const STEP: usize>(tiles: OutputTiles<'_>) {
                     })
                 };
                 let (low, high) = (back(points(0)), back(points(1)));
-                for x in 0..M {
-                    half[x][y] = [low[x], high[x]];
+                for (x, column) in half.iter_mut().enumerate() {
+                    column[y] = [low[x], high[x]];
                 }
             }
             for x in 0..across {

@@ -32,6 +32,8 @@
 //! instruction set as values, with the [`ceiling`] of its multiplications; [`available`] is the only way to them, and hands out those only that this processor runs.
 
 mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 pub mod ceiling;
 #[cfg(test)]
 mod conformance;

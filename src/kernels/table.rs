@@ -22,6 +22,23 @@ pub struct Kernels {
     detected: fn() -> bool,
 }
 
+/// AVX-512 VNNI: Intel since Ice Lake (servers and some of the desktop), AMD since Zen 4.
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels = Kernels {
+    name: "avx512vnni",
+    first: first::avx512vnni::FIRST,
+    direct: direct::avx512vnni::DIRECT,
+    winograd: &[winograd::avx512vnni::F4],
+    ceiling: ceiling::avx512vnni::CEILING,
+    detected: || {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+    },
+};
+
 /// Plain Rust, on every processor: what the others are compared with, and what is left where none of them runs.
 static PORTABLE: Kernels = Kernels {
     name: "portable",
@@ -30,6 +47,17 @@ static PORTABLE: Kernels = Kernels {
     winograd: &[winograd::portable::F4, winograd::portable::F2],
     ceiling: ceiling::portable::CEILING,
     detected: || true,
+};
+
+/// x86-64 of the last ten years: products of i16, since those of bytes saturate.
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = Kernels {
+    name: "avx2",
+    first: first::avx2::FIRST,
+    direct: direct::avx2::DIRECT,
+    winograd: &[winograd::avx2::F4, winograd::avx2::F2],
+    ceiling: ceiling::avx2::CEILING,
+    detected: || is_x86_feature_detected!("avx2"),
 };
 
 /// Plain NEON, which every 64-bit ARM processor has: cortex-a53, a57, a72.
@@ -68,6 +96,10 @@ static NEON_I8MM: Kernels = Kernels {
 
 /// All kernels that this program was built with, the fastest first.
 static TABLE: &[&Kernels] = &[
+    #[cfg(target_arch = "x86_64")]
+    &AVX512_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    &AVX2,
     #[cfg(target_arch = "aarch64")]
     &NEON_I8MM,
     #[cfg(target_arch = "aarch64")]

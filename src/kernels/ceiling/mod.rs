@@ -2,6 +2,10 @@
 //! store. Not a kernel: what kernels are measured against, since clocks and widths differ from box to box. One file per
 //! instruction set.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod portable;

@@ -34,6 +34,7 @@
 //! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom
 //!    tensor  report  pseudonym
 //! 0  plain_file    opening a named file without waiting for a pipe
+//!    workers       a pool of threads for tasks of microseconds
 //! ```
 //!
 //! # Invariants
@@ -62,3 +63,4 @@ pub mod report;
 pub mod sink;
 pub mod source;
 pub mod tensor;
+pub mod workers;

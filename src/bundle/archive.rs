@@ -1,7 +1,8 @@
 //! A bundle that travels as one `.tar` file: unpacking it, within limits. Says nothing about the bundle inside: whoever
 //! unpacks one opens it next.
 
-use super::{BundleError, MANIFEST_FILE, MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES};
+use super::files::MAX_BYTES as MAX_FILE_BYTES;
+use super::{BundleError, MANIFEST_FILE, MAX_DEPTH, MAX_FILES};
 use crate::plain_file;
 use std::ffi::OsString;
 use std::fs;

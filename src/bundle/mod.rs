@@ -19,6 +19,7 @@
 
 mod archive;
 mod disk;
+mod files;
 mod golden;
 mod manifest;
 mod signature;
@@ -26,6 +27,7 @@ mod store;
 mod write;
 
 pub use archive::unpack;
+pub use files::sha256_hex;
 pub use golden::{Golden, SelfTest};
 pub use manifest::{Calibration, GATES_SCHEMA, GateLimits, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
 pub use signature::{Config, RELEASE_KEY, Signer, Trust};
@@ -34,10 +36,10 @@ pub use write::{BundleWriter, add_signature};
 
 use crate::network::int8::Network;
 use crate::network::onnx;
-use sha2::{Digest, Sha256};
+use files::{check_name, read_bounded, refuse_symlink};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The manifest's file name.
@@ -54,8 +56,6 @@ pub const GATES_FILE: &str = "gates.safetensors";
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
-/// The largest file of a bundle, in bytes.
-const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Most files of a bundle.
 const MAX_FILES: usize = 1000;
 /// Deepest folder of a bundle.
@@ -204,9 +204,7 @@ impl Bundle {
         let bundle = Self { dir: dir.to_owned(), manifest, text: bytes, sha256, signer, signature };
         let mut found = 0;
         bundle.refuse_unlisted("", 0, &mut found)?;
-        for name in bundle.manifest.files.keys() {
-            bundle.read(name)?;
-        }
+        files::check_hashes(&bundle.dir, &bundle.manifest.files)?;
         Ok(bundle)
     }
 
@@ -250,16 +248,9 @@ impl Bundle {
         let Some(expected) = self.manifest.files.get(name) else {
             return Err(BundleError::File { path, reason: "the manifest does not list it".into() });
         };
-        let mut partial = self.dir.clone();
-        for component in name.split('/') {
-            partial.push(component);
-            refuse_symlink(&partial)?;
-        }
-        let bytes = read_bounded(&path, MAX_FILE_BYTES)?;
-        let found = sha256_hex(&bytes);
-        if !found.eq_ignore_ascii_case(expected) {
-            return Err(BundleError::Hash { path, found, expected: expected.clone() });
-        }
+        files::refuse_symlinks(&self.dir, name)?;
+        let bytes = read_bounded(&path, files::MAX_BYTES)?;
+        files::same_hash(path, sha256_hex(&bytes), expected)?;
         Ok(bytes)
     }
 
@@ -308,45 +299,4 @@ impl Bundle {
         }
         Ok(())
     }
-}
-
-/// SHA-256 as 64 lower-case hexadecimal digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Whether a name from a manifest is a plain path inside the bundle; otherwise why not.
-fn check_name(name: &str) -> Result<(), String> {
-    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
-    if !name.split('/').all(plain) || name.split('/').count() > MAX_DEPTH {
-        return Err("the manifest lists a path that leaves the bundle. Do not use this bundle.".into());
-    }
-    if name == MANIFEST_FILE || name == SIGNATURE_FILE {
-        return Err("the manifest lists a file that it cannot vouch for. Make the bundle again.".into());
-    }
-    Ok(())
-}
-
-fn refuse_symlink(path: &Path) -> Result<(), BundleError> {
-    let io = |error| BundleError::Io { what: "opening", path: path.to_owned(), error };
-    if fs::symlink_metadata(path).map_err(io)?.is_symlink() {
-        let reason = "a bundle holds plain files only, no links. Install the bundle again.".into();
-        return Err(BundleError::File { path: path.to_owned(), reason });
-    }
-    Ok(())
-}
-
-/// Reads a plain file of at most `limit` bytes.
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, BundleError> {
-    let io = |error| BundleError::Io { what: "reading", path: path.to_owned(), error };
-    let refuse = |reason: String| BundleError::File { path: path.to_owned(), reason };
-    if !fs::metadata(path).map_err(io)?.is_file() {
-        return Err(refuse("not a plain file. Install the bundle again.".into()));
-    }
-    let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(io)?;
-    if bytes.len() as u64 > limit {
-        return Err(refuse(format!("longer than the {limit} bytes allowed. Install the bundle again.")));
-    }
-    Ok(bytes)
 }

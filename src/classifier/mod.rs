@@ -1,16 +1,19 @@
 //! What the network says about one image, and the trait of everything that can run it.
 //! Not a judgement: [`crate::assess`] calibrates and gates.
 
+pub mod loaded;
+pub mod native;
 pub mod onnx;
 
-use crate::bundle::{Manifest, Output};
+use crate::bundle::{BundleError, Manifest, Output};
 use crate::kernels::reference;
+use crate::network::plan::PlanError;
 use crate::quant::QuantParams;
 use crate::tensor::Tensor;
 
 /// Runs the bundle's network.
 pub trait Classifier {
-    /// The backend's name as it stands in reports: `onnx`, later `native`, `tflite`, `edgetpu`.
+    /// The backend's name as it stands in reports: `native` or `onnx`, later `tflite`, `edgetpu`.
     fn name(&self) -> &str;
 
     /// Runs the network on one preprocessed image of shape 1 × 224 × 224 × 1.
@@ -40,6 +43,20 @@ pub enum ClassifyError {
         /// The contract's shape, NHWC.
         expected: [usize; 4],
     },
+}
+
+/// Why a backend could not be made for a bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The bundle's network cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The backend does not run such networks.
+    #[error("backend native: {0}; write backend = \"onnx\", or \"auto\"")]
+    Refused(PlanError),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] ClassifyError),
 }
 
 /// What the network says: the quantized outputs, and the same in real numbers.

@@ -7,8 +7,8 @@
 //! One thread, because tract 0.23 gains nothing from more on this network: on two cores its quantized convolutions took
 //! 484 ms with two threads and 458 ms with one, the time being in passes that it does not spread.
 
-use super::{Classifier, ClassifyError, Evidence};
-use crate::bundle::{Bundle, BundleError, Manifest, Output};
+use super::{Classifier, ClassifyError, Evidence, LoadError};
+use crate::bundle::{Bundle, Manifest, Output};
 use crate::tensor::Tensor;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,17 +24,6 @@ const NAME: &str = "onnx";
 pub struct OnnxClassifier {
     plan: Arc<TypedRunnableModel>,
     manifest: Manifest,
-}
-
-/// Why the backend could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The bundle's network cannot be read.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// tract refused it.
-    #[error(transparent)]
-    Backend(#[from] ClassifyError),
 }
 
 impl OnnxClassifier {

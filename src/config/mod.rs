@@ -2,6 +2,7 @@
 
 use crate::assess;
 use crate::bundle;
+use crate::classifier::native;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level};
@@ -27,6 +28,8 @@ pub struct Config {
     pub bundle: PathBuf,
     /// What runs the model.
     pub backend: Backend,
+    /// How the native backend runs it.
+    pub engine: native::Config,
     /// Where outbox, key and installed bundles are kept.
     pub state_dir: PathBuf,
     /// Whose bundles are installed and run.
@@ -49,6 +52,7 @@ impl Default for Config {
             device: "box-1".into(),
             bundle: "/usr/share/roentgen/models/cxr-vgg16".into(),
             backend: Backend::Auto,
+            engine: native::Config::default(),
             state_dir: "/var/lib/roentgen".into(),
             bundles: bundle::Config::default(),
             source: SourceConfig::default(),
@@ -96,7 +100,7 @@ pub enum Backend {
 impl Backend {
     /// Whether this build can run it.
     pub fn is_built(self) -> bool {
-        matches!(self, Backend::Auto | Backend::Onnx)
+        matches!(self, Backend::Auto | Backend::Native | Backend::Onnx)
     }
 }
 
@@ -110,9 +114,9 @@ impl std::str::FromStr for Backend {
             "onnx" => Backend::Onnx,
             "tflite" => Backend::Tflite,
             "edgetpu" => Backend::Edgetpu,
-            _ => return Err("there is no such backend: write auto or onnx".into()),
+            _ => return Err("there is no such backend: write auto, native or onnx".into()),
         };
-        if backend.is_built() { Ok(backend) } else { Err("it is not in this build: write auto or onnx".into()) }
+        if backend.is_built() { Ok(backend) } else { Err("it is not in this build: write auto, native or onnx".into()) }
     }
 }
 
@@ -176,9 +180,10 @@ impl Config {
         self.source.folder.validate()?;
         self.limits.validate()?;
         self.bundles.validate()?;
+        self.engine.validate()?;
         if !self.backend.is_built() {
             let name = format!("{:?}", self.backend).to_lowercase();
-            return Err(format!("backend = {name:?}: it is not in this build; write \"auto\" or \"onnx\""));
+            return Err(format!("backend = {name:?}: it is not in this build; write \"auto\", \"native\" or \"onnx\""));
         }
         Ok(())
     }
@@ -265,7 +270,7 @@ mod tests {
             assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
         }
-        assert!(error("backend = \"native\"").contains("not in this build"));
+        assert!(error("backend = \"tflite\"").contains("not in this build"));
         assert!(error("backend = \"gpu\"").contains("line 1"));
     }
 
@@ -279,6 +284,10 @@ mod tests {
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+            ("[engine]\nthreads = 1000", "engine.threads"),
+            ("[engine]\nkernel = \"mmx\"", "engine.kernel"),
+            ("[engine]\nmemory = \"huge\"", "memory"),
+            ("[engine]\nmemroy = \"small\"", "memroy"),
             ("[bundles]\ntrusted_keys = []", "bundles.trusted_keys"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),

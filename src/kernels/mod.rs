@@ -29,14 +29,19 @@
 //! - [`first`]: the first layer, which reads one channel.
 //!
 //! Each has one file per instruction set, with the same names in each, and a portable one. [`Kernels`] holds those of an
-//! instruction set as values; [`available`] is the only way to them, and hands out those only that this processor runs.
+//! instruction set as values, with the [`ceiling`] of its multiplications; [`available`] is the only way to them, and hands out those only that this processor runs.
 
 mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+pub mod ceiling;
 #[cfg(test)]
 mod conformance;
 pub mod direct;
 mod epilogue;
 pub mod first;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod plane;
 pub mod reference;
 mod table;

@@ -55,14 +55,21 @@ impl Plane {
 
     /// Fills the border of every block with `zero_point`.
     pub fn fill_border(&self, bytes: &mut [u8], zero_point: u8) {
-        let (row_bytes, rows) = (self.row_bytes(), self.rows);
         for block in bytes.chunks_exact_mut(self.block_bytes()).take(self.blocks()) {
-            block[..row_bytes].fill(zero_point);
-            for row in block.chunks_exact_mut(row_bytes).skip(1).take(rows) {
-                row[..BLOCK].fill(zero_point);
-                row[row_bytes - BLOCK..].fill(zero_point);
+            self.fill_border_of_rows(0, block, zero_point);
+        }
+    }
+
+    /// Fills what belongs to the border in some whole rows of one block. Rows are counted from the border's first.
+    pub fn fill_border_of_rows(&self, first: usize, rows: &mut [u8], zero_point: u8) {
+        let row_bytes = self.row_bytes();
+        for (row, bytes) in (first..).zip(rows.chunks_exact_mut(row_bytes)) {
+            if row == 0 || row == self.rows + 1 {
+                bytes.fill(zero_point);
+            } else {
+                bytes[..BLOCK].fill(zero_point);
+                bytes[row_bytes - BLOCK..].fill(zero_point);
             }
-            block[(rows + 1) * row_bytes..].fill(zero_point);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The table of kernels, and which of them this processor runs: the one place where instruction sets are detected.
 
+use super::ceiling::{self, Ceiling};
 use super::direct::{self, Direct};
 use super::first::{self, First};
 use super::winograd::{self, Winograd};
@@ -15,9 +16,28 @@ pub struct Kernels {
     pub direct: Direct,
     /// Winograd convolution; the planner takes the first whose condition a layer's weights meet.
     pub winograd: &'static [Winograd],
+    /// What one core could multiply at best.
+    pub ceiling: Ceiling,
     /// Whether this processor has the instructions.
     detected: fn() -> bool,
 }
+
+/// AVX-512 VNNI: Intel since Ice Lake (servers and some of the desktop), AMD since Zen 4.
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels = Kernels {
+    name: "avx512vnni",
+    first: first::avx512vnni::FIRST,
+    direct: direct::avx512vnni::DIRECT,
+    winograd: &[winograd::avx512vnni::F4],
+    ceiling: ceiling::avx512vnni::CEILING,
+    detected: || {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+    },
+};
 
 /// Plain Rust, on every processor: what the others are compared with, and what is left where none of them runs.
 static PORTABLE: Kernels = Kernels {
@@ -25,11 +45,42 @@ static PORTABLE: Kernels = Kernels {
     first: first::portable::FIRST,
     direct: direct::portable::DIRECT,
     winograd: &[winograd::portable::F4, winograd::portable::F2],
+    ceiling: ceiling::portable::CEILING,
     detected: || true,
 };
 
+/// x86-64 of the last ten years: products of i16, since those of bytes saturate.
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = Kernels {
+    name: "avx2",
+    first: first::avx2::FIRST,
+    direct: direct::avx2::DIRECT,
+    winograd: &[winograd::avx2::F4, winograd::avx2::F2],
+    ceiling: ceiling::avx2::CEILING,
+    detected: || is_x86_feature_detected!("avx2"),
+};
+
+/// Plain NEON, which every 64-bit ARM processor has: cortex-a53, a57, a72.
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = Kernels {
+    name: "neon",
+    first: first::neon::FIRST,
+    direct: direct::neon::DIRECT,
+    winograd: &[winograd::neon::F4, winograd::portable::F2],
+    ceiling: ceiling::neon::NEON,
+    detected: || std::arch::is_aarch64_feature_detected!("neon"),
+};
+
 /// All kernels that this program was built with, the fastest first.
-static TABLE: [&Kernels; 1] = [&PORTABLE];
+static TABLE: &[&Kernels] = &[
+    #[cfg(target_arch = "x86_64")]
+    &AVX512_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    &AVX2,
+    #[cfg(target_arch = "aarch64")]
+    &NEON,
+    &PORTABLE,
+];
 
 /// The kernels that this processor runs, the fastest first; never empty, since the portable ones run everywhere.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {

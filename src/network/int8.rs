@@ -152,36 +152,9 @@ impl Conv {
 impl Network {
     /// Checks that the layers fit one another, that every scale is usable and that no accumulator can leave 32 bits.
     pub fn check(&self) -> Result<(), NetworkError> {
-        if !(1..=MAX_INPUT_SIZE).contains(&self.input_size) {
-            return Err(NetworkError::Shape(format!("input size {} is not in 1..={MAX_INPUT_SIZE}", self.input_size)));
-        }
-        if self.trunk.len() > MAX_LAYERS {
-            return Err(NetworkError::Shape(format!("{} layers; {MAX_LAYERS} are allowed", self.trunk.len())));
-        }
-        if self.map_size() == 0 {
-            return Err(NetworkError::Shape(format!("an input of {} pixels is pooled away", self.input_size)));
-        }
-        if !matches!(self.trunk.first(), Some(Layer::Conv(_))) {
-            return Err(NetworkError::Shape("the trunk does not begin with a convolution".into()));
-        }
-        let mut before: Option<&Conv> = None;
-        let mut names = BTreeSet::new();
-        for conv in self.convolutions() {
-            conv.check()?;
-            if !names.insert(&conv.name) {
-                return Err(conv.error("another layer has the same name".into()));
-            }
-            let channels = before.map_or(1, |before| before.out_channels);
-            if conv.in_channels != channels {
-                return Err(conv.error(format!("it reads {} channels but is given {channels}", conv.in_channels)));
-            }
-            if let Some(before) = before.filter(|before| before.output != conv.input) {
-                let (given, read) = (before.output, conv.input);
-                return Err(conv.error(format!("it reads {read:?} but {} gives {given:?}", before.name)));
-            }
-            before = Some(conv);
-        }
-        Ok(())
+        let mut checker = Checker::new(self.input_size)?;
+        self.trunk.iter().try_for_each(|layer| checker.layer(layer))?;
+        checker.head(&self.head)
     }
 
     /// The convolutions in order, the head last.
@@ -245,6 +218,72 @@ impl Network {
         }
         let evidence = self.head.forward(&features)?;
         Ok((evidence, features))
+    }
+}
+
+/// Checks a network a layer at a time, for who does not hold all of it at once.
+#[derive(Debug)]
+pub struct Checker {
+    input_size: usize,
+    layers: usize,
+    pools: u32,
+    names: BTreeSet<String>,
+    /// The convolution before: its name, what it writes, how that is quantized.
+    before: Option<(String, usize, QuantParams)>,
+}
+
+impl Checker {
+    /// Of a network that reads so many rows and columns.
+    pub fn new(input_size: usize) -> Result<Self, NetworkError> {
+        if !(1..=MAX_INPUT_SIZE).contains(&input_size) {
+            return Err(NetworkError::Shape(format!("input size {input_size} is not in 1..={MAX_INPUT_SIZE}")));
+        }
+        Ok(Self { input_size, layers: 0, pools: 0, names: BTreeSet::new(), before: None })
+    }
+
+    /// The next layer of the trunk.
+    pub fn layer(&mut self, layer: &Layer) -> Result<(), NetworkError> {
+        self.layers += 1;
+        if self.layers > MAX_LAYERS {
+            return Err(NetworkError::Shape(format!("more than the {MAX_LAYERS} layers that are allowed")));
+        }
+        match layer {
+            Layer::Conv(conv) => self.conv(conv),
+            Layer::MaxPool2 if self.before.is_none() => {
+                Err(NetworkError::Shape("the trunk does not begin with a convolution".into()))
+            }
+            Layer::MaxPool2 => {
+                self.pools += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// The head, last of all.
+    pub fn head(mut self, head: &Conv) -> Result<(), NetworkError> {
+        if self.before.is_none() {
+            return Err(NetworkError::Shape("the trunk does not begin with a convolution".into()));
+        }
+        if self.input_size.checked_shr(self.pools).unwrap_or(0) == 0 {
+            return Err(NetworkError::Shape(format!("an input of {} pixels is pooled away", self.input_size)));
+        }
+        self.conv(head)
+    }
+
+    fn conv(&mut self, conv: &Conv) -> Result<(), NetworkError> {
+        conv.check()?;
+        if !self.names.insert(conv.name.clone()) {
+            return Err(conv.error("another layer has the same name".into()));
+        }
+        let channels = self.before.as_ref().map_or(1, |(_, channels, _)| *channels);
+        if conv.in_channels != channels {
+            return Err(conv.error(format!("it reads {} channels but is given {channels}", conv.in_channels)));
+        }
+        if let Some((name, _, given)) = self.before.as_ref().filter(|(_, _, given)| *given != conv.input) {
+            return Err(conv.error(format!("it reads {:?} but {name} gives {given:?}", conv.input)));
+        }
+        self.before = Some((conv.name.clone(), conv.out_channels, conv.output));
+        Ok(())
     }
 }
 

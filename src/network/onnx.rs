@@ -15,7 +15,7 @@ pub mod proto;
 mod read;
 mod write;
 
-pub use read::{MAX_BYTES, OnnxError, read};
+pub use read::{MAX_BYTES, Model, OnnxError, read};
 pub use write::write;
 
 /// The name of the graph's input: the image's bytes, u8, NCHW.

@@ -105,7 +105,7 @@ mod tests {
                 dims: vec![2, in_channels, 3, 3],
                 data_type: data_type::FLOAT,
                 name: format!("w{block}"),
-                raw_data: raw,
+                raw_data: raw.into(),
                 ..Default::default()
             });
             graph.initializer.push(TensorProto {

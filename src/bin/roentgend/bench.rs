@@ -1,12 +1,16 @@
 //! `roentgend bench`: how long one inference takes, how long the first result takes, how much memory it costs. Measures
 //! the backend alone: decoding and preprocessing are not in the times of a run.
 
-use crate::model;
+mod plan;
+
+use crate::model::{self, Choice};
 use anyhow::Context;
 use roentgen::bundle;
 use roentgen::classifier::Classifier;
-use roentgen::classifier::onnx::OnnxClassifier;
+use roentgen::classifier::loaded::Loaded;
+use roentgen::classifier::native;
 use roentgen::config::Backend;
+use roentgen::network::plan::Memory;
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
 use serde_json::json;
@@ -20,15 +24,30 @@ pub(crate) struct Arguments {
     /// The model bundle, signed or not; where absent, the one of this checkout or system if Roentgen's own key signed it.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// What runs the model: auto or onnx.
+    /// What runs the model: auto, native or onnx.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     backend: Backend,
-    /// Threads of the backend; the result says how many it really used.
-    #[arg(long, value_name = "N", default_value_t = OnnxClassifier::THREADS)]
+    /// Threads of the backend, 0 for one a processor; the result says how many it really used.
+    #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// Of the native backend: whose kernels, `auto` or the name of an instruction set.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    kernel: String,
+    /// Of the native backend: small, balanced or fast.
+    #[arg(long, value_name = "HOW", default_value = "balanced", value_parser = memory)]
+    memory: Memory,
+    /// Of the native backend: keep each thread but the first to one processor.
+    #[arg(long)]
+    pin: bool,
+    /// Of the native backend: no Winograd convolution.
+    #[arg(long)]
+    direct_only: bool,
     /// How many inferences to time, after the first one.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
+    /// Of the native backend: a line for each layer, with kernel, tiles, time, and share of what the processor could do.
+    #[arg(long)]
+    plan: bool,
     /// One line of JSON: backend, kernel, threads, runs, median_ms, min_ms, cold_start_ms, peak_rss_mb (10^6 bytes).
     #[arg(long)]
     json: bool,
@@ -37,11 +56,19 @@ pub(crate) struct Arguments {
 /// Measures and prints. The cold start runs from the program's first line (`started`) to the first result: reading and
 /// checking the bundle, preparing the backend, preprocessing one phantom and running it.
 pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<ExitCode> {
-    let threads = OnnxClassifier::THREADS;
-    if arguments.threads != threads {
-        log::warn!("backend onnx runs in {threads} thread; --threads {} changes nothing", arguments.threads);
+    let engine = native::Config {
+        memory: arguments.memory,
+        threads: arguments.threads,
+        pin: arguments.pin,
+        kernel: arguments.kernel.clone(),
+        direct_only: arguments.direct_only,
+    };
+    let choice = Choice { backend: arguments.backend, engine: &engine };
+    let (_, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), choice)?;
+    let threads = classifier.threads();
+    if arguments.threads != 0 && arguments.threads != threads {
+        log::warn!("backend {} runs in {threads} thread: --threads changes nothing", classifier.name());
     }
-    let (_, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), arguments.backend)?;
     let image = preprocess(&phantom::radiograph(1, 256));
     classifier.classify(&image)?;
     let cold_start = started.elapsed();
@@ -54,11 +81,11 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
     times.sort();
     let (median, least) = (median(&times), times[0]);
     let peak_rss_mb = peak_rss_bytes()? as f64 / 1e6;
-    let name = classifier.name();
+    let (name, kernel) = (classifier.name().to_owned(), classifier.kernel());
     if arguments.json {
         let line = json!({
             "backend": name,
-            "kernel": "tract",
+            "kernel": kernel,
             "threads": threads,
             "runs": arguments.runs,
             "median_ms": milliseconds(median),
@@ -68,12 +95,28 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
         });
         say!("{line}");
     } else {
-        say!("backend {name}, kernel tract, {threads} thread, {} runs", arguments.runs);
+        say!("backend {name}, kernel {kernel}, threads {threads}, {} runs", arguments.runs);
         say!("inference    median {:.1} ms, least {:.1} ms", milliseconds(median), milliseconds(least));
         say!("cold start   {:.1} ms to the first result", milliseconds(cold_start));
         say!("peak memory  {peak_rss_mb:.1} MB");
     }
+    if arguments.plan {
+        match &mut classifier {
+            Loaded::Native(native) => plan::print(native.engine(), image.data(), arguments.runs)?,
+            Loaded::Onnx(_) => log::warn!("backend onnx has no plan to show"),
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The memory budget that a word stands for.
+fn memory(word: &str) -> Result<Memory, String> {
+    match word {
+        "small" => Ok(Memory::Small),
+        "balanced" => Ok(Memory::Balanced),
+        "fast" => Ok(Memory::Fast),
+        _ => Err("write small, balanced or fast".into()),
+    }
 }
 
 /// The middle of sorted times (at least one); of an even number the mean of the middle two.

@@ -1,9 +1,10 @@
 //! `roentgend bundle`: checks, installs and lists model bundles, and goes back to the one before. The running daemon goes
 //! on with the bundle that it started with.
 
-use crate::{logging, model};
+use crate::logging;
+use crate::model::{self, Choice};
 use roentgen::bundle::{self, Bundle, Install, Installed, Signer, State, Step, Store, StoreError, Trust};
-use roentgen::config::{Backend, Config};
+use roentgen::config::Config;
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ fn verify(arguments: &Verify) -> anyhow::Result<ExitCode> {
         arguments.bundle.clone()
     };
     let bundle = Bundle::open_trusted(&directory, &trust)?;
-    let tested = model::try_out(&bundle, config.backend)?;
+    let tested = model::try_out(&bundle, Choice::of(&config))?;
     model::warn_of_no_gates(&bundle);
     if arguments.json {
         let mut line = described(&bundle, &arguments.bundle);
@@ -122,7 +123,7 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
         allow_downgrade: arguments.allow_downgrade,
     };
     let watch = |step: Step| log::debug!("install: {step:?}");
-    let Installed { bundle, self_test, previous, left } = store.install(&what, tester(config.backend), watch)?;
+    let Installed { bundle, self_test, previous, left } = store.install(&what, tester(&config), watch)?;
     if *bundle.signer() == Signer::Nobody {
         log::warn!("it is not signed, which bundles.allow_unsigned permits");
     }
@@ -147,7 +148,7 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
 fn rollback(arguments: &Common) -> anyhow::Result<ExitCode> {
     let Place { config, trust, store } = Place::new(arguments)?;
     warn_of_other_user(&config.state_dir);
-    let done = store.rollback(&config.bundle, &trust, tester(config.backend))?;
+    let done = store.rollback(&config.bundle, &trust, tester(&config))?;
     for reason in &done.skipped {
         log::warn!("skipped {reason}");
     }
@@ -226,8 +227,8 @@ fn warn_of_other_user(state_dir: &Path) {
 }
 
 /// The self-test in the backend that the daemon will use.
-fn tester(backend: Backend) -> impl FnMut(&Bundle) -> Result<bundle::SelfTest, Failure> {
-    move |bundle| model::try_out(bundle, backend).map_err(Failure)
+fn tester(config: &Config) -> impl FnMut(&Bundle) -> Result<bundle::SelfTest, Failure> {
+    move |bundle| model::try_out(bundle, Choice::of(config)).map_err(Failure)
 }
 
 /// An error on its way through the store, which prints its causes in one line.

@@ -1,7 +1,7 @@
 //! `roentgend classify`: judges files or folders and prints a table or a line of JSON for each. Queues and sends nothing.
 
 use crate::heatmap::{Pictures, Remembering};
-use crate::model;
+use crate::model::{self, Choice};
 use anyhow::Context;
 use roentgen::assess::Assessor;
 use roentgen::config::{Backend, Config};
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// one of this checkout or system if Roentgen's own key signed it.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// What runs the model: auto or onnx.
+    /// What runs the model: auto, native or onnx.
     #[arg(long, value_name = "NAME")]
     backend: Option<Backend>,
     /// Take limits, device name and the pseudonyms' key from the daemon's configuration. Without it, or before the
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let active = model::load_active(&config, || ())?;
             (active.bundle, active.classifier)
         }
-        (_, asked) => model::load(asked.as_deref(), &config.bundles, config.backend)?,
+        (_, asked) => model::load(asked.as_deref(), &config.bundles, Choice::of(&config))?,
     };
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     let pictures = arguments.heatmap.as_deref().map(Pictures::into_folder).transpose()?;

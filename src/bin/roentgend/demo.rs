@@ -2,13 +2,14 @@
 //! images to start with, and every report as it comes back from the broker. Not a way to run a box.
 
 use crate::classify::files;
-use crate::model;
+use crate::model::{self, Choice};
 use crate::signals::Stop;
 use anyhow::{Context, bail};
 use broker::Subscriber;
 use roentgen::assess::{self, Assessor};
 use roentgen::bundle::{self, sha256_hex};
-use roentgen::classifier::onnx::OnnxClassifier;
+use roentgen::classifier::Classifier;
+use roentgen::classifier::native;
 use roentgen::config::Backend;
 use roentgen::outbox::Outbox;
 use roentgen::pipeline;
@@ -53,7 +54,8 @@ pub(crate) struct Arguments {
 /// Runs until Ctrl-C, or until the first images are through.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let (bundle, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), Backend::Auto)?;
+    let choice = Choice { backend: Backend::Auto, engine: &native::Config::default() };
+    let (bundle, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), choice)?;
     let root = tempfile::Builder::new().prefix("roentgen-demo-").tempdir().context("cannot make a temporary folder")?;
     let port = broker::start(arguments.mqtt_port)?;
     let mqtt = mqtt::Config { url: format!("mqtt://127.0.0.1:{port}"), ..mqtt::Config::default() };
@@ -64,7 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut source = Folder::open(&drop_folder, Limits::default(), key)?;
     let mut sink = MqttSink::start(&mqtt, DEVICE, &Online::default())?;
     let manifest = bundle.manifest();
-    say!("Roentgen demo: {} {}, {} thread", manifest.name, manifest.version, OnnxClassifier::THREADS);
+    let (backend, threads) = (classifier.name().to_owned(), classifier.threads());
+    say!("Roentgen demo: {} {}, backend {backend}, {threads} threads", manifest.name, manifest.version);
     say!("  broker     {}", mqtt.url);
     say!("  subscribe  mosquitto_sub -h 127.0.0.1 -p {port} -t '{}/{DEVICE}/#' -v", mqtt.topic_prefix);
     say!("  drop       cp RADIOGRAPH {}/", drop_folder.incoming.display());

@@ -58,7 +58,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     checks.line("user", user(), 1);
     checks.line("configuration", Finding::Ok(arguments.config.display().to_string()), crate::BAD_CONFIGURATION);
     checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
-    checks.line("backends", Finding::Ok("onnx (tract); not in this build: native, tflite, edgetpu".into()), 1);
+    let kernels: Vec<&str> = roentgen::kernels::available().map(|kernels| kernels.name).collect();
+    let backends = format!("native ({}), onnx (tract); not in this build: tflite, edgetpu", kernels.join(", "));
+    checks.line("backends", Finding::Ok(backends), 1);
     let folder = &config.source.folder;
     for (name, path) in
         [("incoming", folder.incoming.clone()), ("done", folder.done()), ("rejected", folder.rejected())]

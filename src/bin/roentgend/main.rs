@@ -24,7 +24,7 @@ mod systemd;
 
 use clap::{Parser, Subcommand};
 use roentgen::bundle::{BundleError, StoreError};
-use roentgen::classifier::onnx::LoadError;
+use roentgen::classifier::LoadError;
 use roentgen::config::ConfigError;
 use roentgen::pseudonym::KeyError;
 use roentgen::sink::mqtt::MqttError;

@@ -4,6 +4,8 @@ use crate::logging;
 use anyhow::{Context, bail};
 use roentgen::assess::gates::Gates;
 use roentgen::bundle::{self, Bundle, Fallback, SelfTest, Signer, Store, Trust};
+use roentgen::classifier::loaded::Loaded;
+use roentgen::classifier::native::{self, NativeClassifier};
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::{Backend, Config};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,20 @@ const TOLERANCE: u8 = 0;
 #[derive(Debug, thiserror::Error)]
 #[error("no model bundle found; give one with --bundle DIR. Looked in {}", .0.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
 pub(crate) struct NoBundle(Vec<PathBuf>);
+
+/// What is to run the model, and how.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice<'a> {
+    pub(crate) backend: Backend,
+    pub(crate) engine: &'a native::Config,
+}
+
+impl<'a> Choice<'a> {
+    /// What the configuration says.
+    pub(crate) fn of(config: &'a Config) -> Self {
+        Self { backend: config.backend, engine: &config.engine }
+    }
+}
 
 /// The bundle that was asked for, or the first of: this folder's checkout, the one the program was built in or stands
 /// in, the installed one.
@@ -47,8 +63,8 @@ fn find(asked: Option<&Path>) -> Result<PathBuf, NoBundle> {
 pub(crate) fn load(
     asked: Option<&Path>,
     trusted: &bundle::Config,
-    backend: Backend,
-) -> anyhow::Result<(Bundle, OnnxClassifier)> {
+    choice: Choice<'_>,
+) -> anyhow::Result<(Bundle, Loaded)> {
     let directory = find(asked)?;
     let trust = trusted.trust()?;
     let bundle = if asked.is_some() {
@@ -63,7 +79,7 @@ pub(crate) fn load(
         log::warn!("{}: {}; for trying out only", directory.display(), bundle.signer());
     }
     warn_of_no_gates(&bundle);
-    let classifier = classifier(&bundle, backend)?;
+    let classifier = classifier(&bundle, choice)?;
     Ok((bundle, classifier))
 }
 
@@ -79,23 +95,25 @@ pub(crate) fn warn_of_no_gates(bundle: &Bundle) {
 }
 
 /// Loads an opened bundle into the backend. Its gates are read too: a bundle in which they are unsound cannot be used.
-fn classifier(bundle: &Bundle, backend: Backend) -> anyhow::Result<OnnxClassifier> {
-    if !backend.is_built() {
-        bail!("this backend is not in this build: write auto or onnx");
-    }
+fn classifier(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<Loaded> {
     Gates::load(bundle)?;
-    Ok(OnnxClassifier::load(bundle)?)
+    Ok(match choice.backend {
+        Backend::Auto => Loaded::fastest(bundle, choice.engine)?,
+        Backend::Native => Loaded::Native(Box::new(NativeClassifier::load(bundle, choice.engine)?)),
+        Backend::Onnx => Loaded::Onnx(OnnxClassifier::load(bundle)?),
+        Backend::Tflite | Backend::Edgetpu => bail!("this backend is not in this build: write auto, native or onnx"),
+    })
 }
 
 /// Loads a bundle into the backend and runs its golden vectors: whether this box can use it.
-pub(crate) fn try_out(bundle: &Bundle, backend: Backend) -> anyhow::Result<SelfTest> {
-    self_test(bundle, &classifier(bundle, backend)?)
+pub(crate) fn try_out(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<SelfTest> {
+    self_test(bundle, &mut classifier(bundle, choice)?)
 }
 
 /// What the daemon of a configuration runs.
 pub(crate) struct Active {
     pub(crate) bundle: Bundle,
-    pub(crate) classifier: OnnxClassifier,
+    pub(crate) classifier: Loaded,
     pub(crate) self_test: SelfTest,
     /// Set where it is not the bundle that it should be.
     pub(crate) fallback: Option<Fallback>,
@@ -120,7 +138,7 @@ pub(crate) fn load_active(config: &Config, another: impl Fn()) -> anyhow::Result
         if turn > 0 {
             another();
         }
-        match load_trusted(directory, &trust, config.backend) {
+        match load_trusted(directory, &trust, Choice::of(config)) {
             Ok((bundle, classifier, self_test)) => {
                 let fallback = failed.into_iter().next().map(|(fallback, _)| fallback);
                 if fallback.is_some() {
@@ -142,24 +160,20 @@ fn wanted(directory: &Path, installed: &[PathBuf]) -> String {
     folder.map_or_else(|| directory.display().to_string(), |folder| folder.to_string_lossy().into_owned())
 }
 
-fn load_trusted(
-    directory: &Path,
-    trust: &Trust,
-    backend: Backend,
-) -> anyhow::Result<(Bundle, OnnxClassifier, SelfTest)> {
+fn load_trusted(directory: &Path, trust: &Trust, choice: Choice<'_>) -> anyhow::Result<(Bundle, Loaded, SelfTest)> {
     let bundle = Bundle::open_trusted(directory, trust)?;
     if *bundle.signer() == Signer::Nobody {
         log::warn!("{}: not signed, which bundles.allow_unsigned permits", directory.display());
     }
     warn_of_no_gates(&bundle);
-    let classifier = classifier(&bundle, backend)?;
-    let tested = self_test(&bundle, &classifier)?;
+    let mut classifier = classifier(&bundle, choice)?;
+    let tested = self_test(&bundle, &mut classifier)?;
     log::info!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
     Ok((bundle, classifier, tested))
 }
 
 /// Runs the bundle's golden vectors through the backend.
-pub(crate) fn self_test(bundle: &Bundle, classifier: &OnnxClassifier) -> anyhow::Result<SelfTest> {
+pub(crate) fn self_test(bundle: &Bundle, classifier: &mut Loaded) -> anyhow::Result<SelfTest> {
     bundle
         .self_test(TOLERANCE, |image| classifier.run(image).map_err(|error| error.to_string()))
         .context("the model's self-test failed on this box")

@@ -1,6 +1,12 @@
 //! Direct convolution: a row of output pixels × 32 output channels, summed straight from the window's bytes. One file per
 //! instruction set. Not the first layer ([`super::first`]) and not Winograd ([`super::winograd`]).
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 use super::Epilogue;

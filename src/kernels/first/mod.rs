@@ -1,6 +1,12 @@
 //! The first layer: a 3 × 3 convolution that reads one channel, the image's grey levels. It has so few products a pixel that
 //! requantization is most of its work. One file per instruction set.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 use super::{BLOCK, Epilogue};

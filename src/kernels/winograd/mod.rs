@@ -32,6 +32,12 @@
 //! Since the identity holds whatever the inputs, a tile may reach beyond the image into any memory: only outputs beyond
 //! the image depend on it, and they are not stored.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 use super::plane::Plane;

@@ -1,6 +1,7 @@
 //! The messages of `onnx.proto` that a network needs, with ONNX's own names and field numbers. Not all of ONNX: fields
 //! that are absent here are skipped when read, and the reader refuses what it would have needed them for.
 
+use bytes::Bytes;
 use prost::Message;
 
 /// A model file.
@@ -134,9 +135,9 @@ pub struct TensorProto {
     /// Its name.
     #[prost(string, tag = "8")]
     pub name: String,
-    /// The elements, little-endian.
-    #[prost(bytes = "vec", tag = "9")]
-    pub raw_data: Vec<u8>,
+    /// The elements, little-endian. Shared with the file's bytes, where those are [`Bytes`]: decoding copies no weights.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub raw_data: Bytes,
     /// Other than 0 where the elements are in another file.
     #[prost(int32, tag = "14")]
     pub data_location: i32,

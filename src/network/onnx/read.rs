@@ -6,6 +6,7 @@ use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, at
 use super::{EVIDENCE, FEATURES, INPUT, MIN_OPSET};
 use crate::network::int8::{Conv, Layer, MAX_CHANNELS, MAX_INPUT_SIZE, MAX_LAYERS, Network, NetworkError};
 use crate::quant::QuantParams;
+use bytes::Bytes;
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -48,56 +49,96 @@ pub enum OnnxError {
 
 /// Reads a network from the bytes of an ONNX file.
 pub fn read(bytes: &[u8]) -> Result<Network, OnnxError> {
-    if bytes.len() > MAX_BYTES {
-        return Err(OnnxError::TooLarge { found: bytes.len() });
-    }
-    limits::check(bytes)?;
-    let model = ModelProto::decode(bytes)?;
-    let opset = model.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
-    match opset.map(|set| set.version) {
-        Some(version) if version >= MIN_OPSET => {}
-        Some(version) => return Err(graph_error(format!("operator set {version}; at least {MIN_OPSET} is needed"))),
-        None => return Err(graph_error("it names no operator set of ONNX".into())),
-    }
-    let graph = model.graph.ok_or_else(|| graph_error("the file holds no graph".into()))?;
-    read_graph(&graph)
+    Model::parse(Bytes::copy_from_slice(bytes))?.network()
 }
 
-fn read_graph(graph: &GraphProto) -> Result<Network, OnnxError> {
-    let constants: BTreeMap<&str, &TensorProto> =
-        graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let input_size = input_size(graph, &constants)?;
-    let outputs: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
-    if outputs != [EVIDENCE, FEATURES] {
-        return Err(graph_error(format!("its outputs are {outputs:?} instead of {EVIDENCE} and {FEATURES}")));
-    }
-    let Some((last, trunk_nodes)) = graph.node.split_last() else {
-        return Err(graph_error("it has no nodes".into()));
-    };
-    if trunk_nodes.len() > MAX_LAYERS {
-        return Err(graph_error(format!("{} nodes; {} are allowed", graph.node.len(), MAX_LAYERS + 1)));
+/// An ONNX file whose structure has been read and found to be a chain of layers. Its weights lie where they lay in the
+/// file's bytes; each layer is decoded when it is asked for, so that a network need not be in memory twice.
+#[derive(Debug, Clone)]
+pub struct Model {
+    input_size: usize,
+    graph: GraphProto,
+}
+
+impl Model {
+    /// Reads the structure: limits, operator set, input, outputs, names.
+    pub fn parse(bytes: Bytes) -> Result<Self, OnnxError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(OnnxError::TooLarge { found: bytes.len() });
+        }
+        limits::check(&bytes)?;
+        let model = ModelProto::decode(bytes)?;
+        let opset = model.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
+        match opset.map(|set| set.version) {
+            Some(version) if version >= MIN_OPSET => {}
+            Some(version) => {
+                return Err(graph_error(format!("operator set {version}; at least {MIN_OPSET} is needed")));
+            }
+            None => return Err(graph_error("it names no operator set of ONNX".into())),
+        }
+        let graph = model.graph.ok_or_else(|| graph_error("the file holds no graph".into()))?;
+        let input_size = input_size(&graph, &constants(&graph))?;
+        let outputs: Vec<&str> = graph.output.iter().map(|output| output.name.as_str()).collect();
+        if outputs != [EVIDENCE, FEATURES] {
+            return Err(graph_error(format!("its outputs are {outputs:?} instead of {EVIDENCE} and {FEATURES}")));
+        }
+        match graph.node.len() {
+            0 => Err(graph_error("it has no nodes".into())),
+            1..=MAX_NODES => Ok(Self { input_size, graph }),
+            nodes => Err(graph_error(format!("{nodes} nodes; {MAX_NODES} are allowed"))),
+        }
     }
 
-    let mut trunk = Vec::with_capacity(trunk_nodes.len());
-    let mut reads = INPUT;
-    for (position, proto) in trunk_nodes.iter().enumerate() {
-        let node = Node { proto, position, constants: &constants };
-        trunk.push(node.layer(reads)?);
-        reads = node.output()?;
+    /// Rows and columns of the one-channel input.
+    pub fn input_size(&self) -> usize {
+        self.input_size
     }
-    if reads != FEATURES {
-        return Err(graph_error(format!("the trunk ends in {reads} instead of {FEATURES}")));
+
+    /// The layers in order, the head last, each read from its node when it is asked for. What they make together is
+    /// checked by [`crate::network::int8::Checker`].
+    pub fn layers(&self) -> impl Iterator<Item = Result<Layer, OnnxError>> + '_ {
+        let (constants, nodes) = (constants(&self.graph), &self.graph.node);
+        nodes.iter().enumerate().map(move |(position, proto)| {
+            let node = Node { proto, position, constants: &constants };
+            let reads = position.checked_sub(1).map_or(INPUT, |before| first_output(&nodes[before]));
+            let is_head = position + 1 == nodes.len();
+            if is_head && reads != FEATURES {
+                return Err(graph_error(format!("the trunk ends in {reads} instead of {FEATURES}")));
+            }
+            let layer = node.layer(reads)?;
+            let output = node.output()?;
+            match (&layer, is_head) {
+                (Layer::MaxPool2, true) => Err(node.error("the head must be a QLinearConv".into())),
+                (Layer::Conv(_), true) if output != EVIDENCE => {
+                    Err(node.error(format!("the head must write {EVIDENCE}")))
+                }
+                _ => Ok(layer),
+            }
+        })
     }
-    let node = Node { proto: last, position: trunk_nodes.len(), constants: &constants };
-    let Layer::Conv(head) = node.layer(reads)? else {
-        return Err(node.error("the head must be a QLinearConv".into()));
-    };
-    if node.output()? != EVIDENCE {
-        return Err(node.error(format!("the head must write {EVIDENCE}")));
+
+    /// The whole network, checked.
+    pub fn network(&self) -> Result<Network, OnnxError> {
+        let mut trunk = self.layers().collect::<Result<Vec<_>, _>>()?;
+        let Some(Layer::Conv(head)) = trunk.pop() else {
+            return Err(graph_error("the head must be a QLinearConv".into()));
+        };
+        let network = Network { input_size: self.input_size, trunk, head };
+        network.check()?;
+        Ok(network)
     }
-    let network = Network { input_size, trunk, head };
-    network.check()?;
-    Ok(network)
+}
+
+/// Most nodes of a graph: the trunk and the head.
+const MAX_NODES: usize = MAX_LAYERS + 1;
+
+fn constants(graph: &GraphProto) -> BTreeMap<&str, &TensorProto> {
+    graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect()
+}
+
+/// What a node writes, or nothing: [`Node::output`] refuses a node that does not write one tensor.
+fn first_output(node: &NodeProto) -> &str {
+    node.output.first().map_or("", String::as_str)
 }
 
 /// Rows and columns of the one input, which must be u8, one channel, square and of fixed size.

@@ -155,7 +155,7 @@ fn bytes<T: Copy>(values: &[T], to_le_bytes: fn(T) -> [u8; 4]) -> Vec<u8> {
 
 fn tensor_of(name: String, data_type: i32, dims: &[usize], raw_data: Vec<u8>) -> TensorProto {
     let dims = dims.iter().map(|&extent| extent as i64).collect();
-    TensorProto { name, data_type, dims, raw_data, ..TensorProto::default() }
+    TensorProto { name, data_type, dims, raw_data: raw_data.into(), ..TensorProto::default() }
 }
 
 fn int(name: &str, i: i64) -> AttributeProto {

@@ -1,5 +1,8 @@
 //! What follows the sum of products: bias and requantization of a block of 32 output channels. The equations stand in
-//! [`crate::quant`].
+//! [`crate::quant`]; the vector forms that the kernels of an instruction set share are files of their own.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
 
 use super::BLOCK;
 use crate::quant::Requantize;

@@ -1,0 +1,70 @@
+//! A backend that was loaded: which of them it is was decided when it was. Not that decision: it is made where the
+//! configuration is known.
+
+use super::native::{self, NativeClassifier};
+use super::onnx::OnnxClassifier;
+use super::{Classifier, ClassifyError, Evidence, LoadError};
+use crate::bundle::Bundle;
+use crate::tensor::Tensor;
+
+/// One of the backends with the bundle's network.
+pub enum Loaded {
+    /// This project's own engine.
+    Native(Box<NativeClassifier>),
+    /// tract.
+    Onnx(OnnxClassifier),
+}
+
+impl Loaded {
+    /// The fastest that takes the network: the engine, and tract where the engine refuses.
+    pub fn fastest(bundle: &Bundle, engine: &native::Config) -> Result<Self, LoadError> {
+        match NativeClassifier::load(bundle, engine) {
+            Err(LoadError::Refused(reason)) => {
+                log::warn!("backend native refuses the network: {reason}; taking onnx instead, which is slower");
+                OnnxClassifier::load(bundle).map(Self::Onnx)
+            }
+            loaded => loaded.map(|loaded| Self::Native(Box::new(loaded))),
+        }
+    }
+
+    /// Runs the network on one image of shape 1 × rows × columns × 1: the quantized evidence map and features, NHWC.
+    /// What [`Bundle::self_test`] wants.
+    pub fn run(&mut self, image: &Tensor<u8>) -> Result<(Tensor<u8>, Tensor<u8>), ClassifyError> {
+        match self {
+            Self::Native(native) => native.run(image),
+            Self::Onnx(onnx) => onnx.run(image),
+        }
+    }
+
+    /// Whose kernels run it.
+    pub fn kernel(&mut self) -> &'static str {
+        match self {
+            Self::Native(native) => native.engine().plan().options.kernels.name,
+            Self::Onnx(_) => "tract",
+        }
+    }
+
+    /// In how many threads it runs.
+    pub fn threads(&mut self) -> usize {
+        match self {
+            Self::Native(native) => native.engine().plan().options.threads,
+            Self::Onnx(_) => OnnxClassifier::THREADS,
+        }
+    }
+}
+
+impl Classifier for Loaded {
+    fn name(&self) -> &str {
+        match self {
+            Self::Native(native) => native.name(),
+            Self::Onnx(onnx) => onnx.name(),
+        }
+    }
+
+    fn classify(&mut self, image: &Tensor<u8>) -> Result<Evidence, ClassifyError> {
+        match self {
+            Self::Native(native) => native.classify(image),
+            Self::Onnx(onnx) => onnx.classify(image),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! How fast this processor could multiply: loops of a kernel's own multiply instruction on registers only, with no load and no
+//! store. Not a kernel: what kernels are measured against, since clocks and widths differ from box to box. One file per
+//! instruction set.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512vnni;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+pub mod portable;
+
+/// The ceilings of one instruction set: each runs so many iterations of its loop and returns how many products it added up.
+/// Divided by the time that took, that is the greatest rate one core can have.
+#[derive(Debug, Clone, Copy)]
+pub struct Ceiling {
+    /// Products u8 × i8 of the direct kernel.
+    pub direct: fn(iterations: u64) -> u64,
+    /// Products i16 × i16 of Winograd's multiplication.
+    pub winograd: fn(iterations: u64) -> u64,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_ceiling_counts_its_products() {
+        for kernels in crate::kernels::available() {
+            for ceiling in [kernels.ceiling.direct, kernels.ceiling.winograd] {
+                let (once, thrice) = (ceiling(1), ceiling(3));
+                assert!(once > 0 && thrice == 3 * once, "{}: {once} {thrice}", kernels.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The engine against the definition, [`Network::forward`]: random networks in every mode, with every kernel that this
+//! processor runs.
+
+use super::*;
+use crate::kernels::{available, reference};
+use crate::network::int8::{Conv, Layer};
+use crate::network::plan::{Family, Memory, Tiling};
+use crate::quant::QuantParams;
+use proptest::prelude::*;
+
+/// A network that the property tests draw, and how it is to be run.
+#[derive(Debug, Clone)]
+struct Case {
+    input_size: usize,
+    /// Channels, kernel and following poolings of each convolution of the trunk; of those that do not fit a few are left out.
+    trunk: Vec<(usize, usize, usize)>,
+    classes: usize,
+    /// Greatest magnitude of weights.
+    weight: i32,
+    zero_points: bool,
+    threads: usize,
+    fuse_pool: bool,
+    seed: u64,
+}
+
+/// Pseudorandom numbers with many extremes.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 >> 33
+    }
+
+    fn byte(&mut self) -> u8 {
+        match self.next() % 8 {
+            0 => 0,
+            1 => 255,
+            _ => self.next() as u8,
+        }
+    }
+}
+
+impl Case {
+    fn network(&self) -> Network {
+        let mut random = Random(self.seed);
+        let mut params = |random: &mut Random| QuantParams {
+            scale: 0.5 + (random.next() % 100) as f32 / 100.0,
+            zero_point: if self.zero_points { random.byte() } else { 0 },
+        };
+        let mut before = (1, params(&mut random));
+        let mut size = self.input_size;
+        let mut conv = |name: String, channels: usize, kernel: usize, random: &mut Random| {
+            let (in_channels, input) = before;
+            let output = params(random);
+            before = (channels, output);
+            let taps = kernel * kernel * in_channels;
+            let weight = |random: &mut Random| (random.next() as i32 % (2 * self.weight + 1) - self.weight) as i8;
+            let usual = self.weight as f32 * 80.0 * (taps as f32).sqrt();
+            Conv {
+                name,
+                in_channels,
+                out_channels: channels,
+                kernel,
+                weights: (0..channels * taps).map(|_| weight(random)).collect(),
+                weight_scales: (0..channels)
+                    .map(|_| 100.0 * (1.0 + (random.next() % 64) as f32 / 64.0) / usual)
+                    .collect(),
+                bias: (0..channels).map(|_| random.next() as i32 % (usual as i32 + 1)).collect(),
+                input,
+                output,
+            }
+        };
+        let mut trunk = Vec::new();
+        for (index, &(channels, kernel, pools)) in self.trunk.iter().enumerate() {
+            trunk.push(Layer::Conv(conv(format!("conv{index}"), channels, kernel, &mut random)));
+            for _ in 0..pools {
+                if size >= 2 {
+                    trunk.push(Layer::MaxPool2);
+                    size /= 2;
+                }
+            }
+        }
+        let head = conv("head".into(), self.classes, 1, &mut random);
+        Network { input_size: self.input_size, trunk, head }
+    }
+
+    fn image(&self) -> Tensor<u8> {
+        let mut random = Random(self.seed ^ 0x5555);
+        let size = self.input_size;
+        Tensor::new([1, size, size, 1], (0..size * size).map(|_| random.byte()).collect()).expect("the shape fits")
+    }
+}
+
+prop_compose! {
+    fn case()(
+        input_size in 1usize..24,
+        trunk in prop::collection::vec(
+            (prop_oneof![Just(1usize), Just(3), Just(31), Just(32), Just(33), 1usize..70], prop_oneof![4 => Just(3usize), 1 => Just(1)], 0usize..3),
+            1..5,
+        ),
+        classes in 1usize..40,
+        weight in prop_oneof![Just(127), 1..127],
+        zero_points in any::<bool>(), threads in 1usize..5, fuse_pool in any::<bool>(), seed in any::<u64>(),
+    ) -> Case {
+        Case { input_size, trunk, classes, weight, zero_points, threads, fuse_pool, seed }
+    }
+}
+
+/// What the definition gives after each layer, poolings that the engine fuses counted with their convolution.
+fn layers(network: &Network, image: &Tensor<u8>, fuse_pool: bool) -> Vec<Tensor<u8>> {
+    let mut outputs: Vec<Tensor<u8>> = Vec::new();
+    let mut may_fuse = false;
+    for layer in &network.trunk {
+        let before = outputs.last().unwrap_or(image);
+        match layer {
+            Layer::Conv(conv) => {
+                outputs.push(conv.forward(before).expect("a sound layer"));
+                may_fuse = fuse_pool;
+            }
+            Layer::MaxPool2 => {
+                let pooled = reference::max_pool_2(before);
+                if may_fuse {
+                    outputs.pop();
+                }
+                outputs.push(pooled);
+                may_fuse = false;
+            }
+        }
+    }
+    let head = network.head.forward(outputs.last().unwrap_or(image)).expect("a sound head");
+    outputs.push(head);
+    outputs
+}
+
+/// Runs the plan twice on the image, so that the second run sees what the first left in memory, and compares every step.
+fn check(network: &Network, plan: Plan, image: &Tensor<u8>, expected: &[Tensor<u8>]) {
+    let table = plan.to_string();
+    let weights = Weights::pack(&plan, network);
+    let mut engine = Engine::with(plan, weights, false).expect("an engine");
+    for run in 0..2 {
+        let mut found = Vec::new();
+        let other: Vec<u8> = image.data().iter().map(|&x| !x).collect();
+        if run == 1 {
+            engine.infer(&other).expect("an image");
+        }
+        engine
+            .infer_and_show(image.data(), &mut |step, bytes| found.push(unpack(step.output, bytes)))
+            .expect("an image");
+        assert_eq!(found.len(), expected.len());
+        for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert_eq!(found, expected, "step {index}, run {run} of\n{table}");
+        }
+        assert_eq!(&engine.evidence(), &expected[expected.len() - 1]);
+        assert_eq!(&engine.features(), &expected[expected.len() - 2]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_mode_equals_the_definition(case in case()) {
+        let (network, image) = (case.network(), case.image());
+        let (evidence, features) = network.forward(&image).expect("a sound network");
+        let expected = layers(&network, &image, case.fuse_pool);
+        prop_assert_eq!(&expected[expected.len() - 2..], [features, evidence]);
+        for kernels in available() {
+            for memory in [Memory::Small, Memory::Balanced, Memory::Fast] {
+                for family in [Family::Any, Family::Direct] {
+                    let mut options = Options::new(kernels, case.threads);
+                    (options.memory, options.family, options.fuse_pool) = (memory, family, case.fuse_pool);
+                    let plan = Plan::new(&network, options).expect("a plan");
+                    check(&network, plan, &image, &expected);
+                }
+            }
+        }
+    }
+
+    /// Winograd for every layer that it can do, its tiles shared out in every way.
+    #[test]
+    fn every_tiling_equals_the_definition(case in case(), stored in any::<bool>(), strip in 1usize..5, step in 1usize..5,
+        round in prop_oneof![Just(None), (1usize..4).prop_map(Some)], rows in 1usize..6, which in 0usize..2) {
+        let (network, image) = (case.network(), case.image());
+        let expected = layers(&network, &image, case.fuse_pool);
+        for kernels in available() {
+            let options = Options { fuse_pool: case.fuse_pool, ..Options::new(kernels, case.threads) };
+            let plan = Plan::with(&network, options, |_, shape| {
+                let winograd = kernels.winograd.get(which).filter(|_| shape.winograd.is_some());
+                match winograd {
+                    Some(winograd) => Work::Winograd(Tiling { winograd, stored, strip, step, round }),
+                    None => Work::Direct { strip: rows },
+                }
+            });
+            check(&network, plan.expect("a plan"), &image, &expected);
+        }
+    }
+}
+
+#[test]
+fn the_result_does_not_depend_on_the_number_of_threads() {
+    let case = Case {
+        input_size: 37,
+        trunk: vec![(64, 3, 0), (65, 3, 1), (96, 3, 1)],
+        classes: 4,
+        weight: 90,
+        zero_points: true,
+        threads: 1,
+        fuse_pool: true,
+        seed: 3,
+    };
+    let (network, image) = (case.network(), case.image());
+    let (evidence, features) = network.forward(&image).expect("a sound network");
+    for kernels in available() {
+        for threads in 1..9 {
+            let mut engine = Engine::new(&network, Options::new(kernels, threads), true).expect("an engine");
+            for _ in 0..3 {
+                engine.infer(image.data()).expect("an image");
+                assert_eq!((&engine.evidence(), &engine.features()), (&evidence, &features), "{threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn images_and_weights_of_another_size_are_refused() {
+    let case = Case {
+        input_size: 8,
+        trunk: vec![(3, 3, 0)],
+        classes: 2,
+        weight: 9,
+        zero_points: false,
+        threads: 2,
+        fuse_pool: true,
+        seed: 1,
+    };
+    let network = case.network();
+    let kernels = available().next().expect("the portable ones at least");
+    let options = Options::new(kernels, 2);
+    let mut engine = Engine::new(&network, options, false).expect("an engine");
+    assert!(matches!(engine.infer(&[0; 63]), Err(EngineError::Image(_))));
+    assert!(engine.infer(&[0; 64]).is_ok());
+    let mut smaller = network.clone();
+    smaller.head = Conv { out_channels: 40, ..network.head.clone() };
+    smaller.head.weights = vec![0; 40 * 3];
+    (smaller.head.bias, smaller.head.weight_scales) = (vec![0; 40], vec![1.0; 40]);
+    let (small, large) = (Plan::new(&network, options).expect("a plan"), Plan::new(&smaller, options).expect("a plan"));
+    let weights = Weights::pack(&small, &network);
+    assert!(matches!(Engine::with(large, weights, false), Err(EngineError::Weights { .. })));
+}

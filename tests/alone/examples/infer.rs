@@ -1,5 +1,5 @@
 //! Runs a network through the engine on one thread and prints a line after each step, so that a QEMU plugin
-//! (`tests/bench/emulated/count.c`) can count its instructions. Not a benchmark of time: that is `roentgend bench`.
+//! (`tests/bench/arm/count.c`) can count its instructions. Not a benchmark of time: that is `roentgend bench`.
 //!
 //! `infer MODEL.onnx IMAGE.u8 TIMES OUTPUT [KERNELS [FAMILY [MEMORY]]]`: the kernels' name (the best of this processor if none),
 //! `any` or `direct`, `small`, `balanced` or `fast`. It prints `STEP`, tab, `KERNEL` after each step and `inference` after

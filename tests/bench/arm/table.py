@@ -13,10 +13,10 @@ MULTIPLICATIONS = {
 """The kinds of the plugin that multiply vectors."""
 
 LEGEND = (
-    "Counted over the second of two inferences in one process, all of it; nothing is extrapolated. XNNPACK chooses its "
-    "kernels by the instruction set and, where it can read it, by the core's name: *core unknown* is what it does where "
-    "/proc/cpuinfo names none. Ours is held against the lesser of the two. Fewer instructions are not always less time: "
-    "cores differ in how many they run at once."
+    "Counted over the second of two inferences in one process, all of it; nothing is extrapolated. XNNPACK "
+    "chooses its kernels by the instruction set and, where it can read it, by the core's name: *core unknown* is "
+    "what it does where /proc/cpuinfo names none. Ours is held against the lesser of the two. Fewer instructions "
+    "are not always less time: cores differ in how many they run at once."
 )
 
 Measured = dict

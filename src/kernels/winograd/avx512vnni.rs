@@ -43,6 +43,9 @@ const POINTS: usize = 36;
 /// Numbers of U of one point and one input block.
 const U_BLOCK: usize = BLOCK * BLOCK;
 
+/// Lines of the cache that those are.
+const U_LINES: usize = U_BLOCK / BLOCK;
+
 /// Numbers of U of a step: two input channels × 32 output channels.
 const STEP: usize = 2 * BLOCK;
 
@@ -221,7 +224,7 @@ fn multiply(task: Multiply<'_>) {
     let Multiply { v, blocks, tiles, range, u, m } = task;
     let mut product = Product { v, tiles, range, m };
     for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate().take(POINTS) {
-        multiply_point(&mut product, point, u);
+        multiply_point(&mut product, point, u, true);
     }
 }
 
@@ -233,7 +236,7 @@ fn multiply_filters(task: FlyMultiply<'_>) {
         let u = &mut scratch[..6 * blocks * U_BLOCK];
         weights_row(filters, row, u);
         for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate() {
-            multiply_point(&mut product, row * 6 + point, u);
+            multiply_point(&mut product, row * 6 + point, u, false);
         }
     }
 }
@@ -246,41 +249,50 @@ struct Product<'a> {
     m: &'a mut [i32],
 }
 
-/// One point of all tiles of the range; `u` is U's of this point.
+/// One point of all tiles of the range; `u` is U's of this point. With `fetch`, U of the next point, which lies behind it, is
+/// brought near meanwhile, a share of it by each group of tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_point(task: &mut Product<'_>, point: usize, u: &[i16]) {
+fn multiply_point(task: &mut Product<'_>, point: usize, u: &[i16], fetch: bool) {
     let tiles = task.range.len();
     let count = tiles.div_ceil(14);
     for group in 0..count {
         let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
+        let lines = if fetch { U_LINES * group / count..U_LINES * (group + 1) / count } else { 0..0 };
         match to - from {
-            1 => multiply_tile::<1>(task, point, u, from),
-            2 => multiply_tile::<2>(task, point, u, from),
-            3 => multiply_tile::<3>(task, point, u, from),
-            4 => multiply_tile::<4>(task, point, u, from),
-            5 => multiply_tile::<5>(task, point, u, from),
-            6 => multiply_tile::<6>(task, point, u, from),
-            7 => multiply_tile::<7>(task, point, u, from),
-            8 => multiply_tile::<8>(task, point, u, from),
-            9 => multiply_tile::<9>(task, point, u, from),
-            10 => multiply_tile::<10>(task, point, u, from),
-            11 => multiply_tile::<11>(task, point, u, from),
-            12 => multiply_tile::<12>(task, point, u, from),
-            13 => multiply_tile::<13>(task, point, u, from),
-            _ => multiply_tile::<14>(task, point, u, from),
+            1 => multiply_tile::<1>(task, point, u, from, lines),
+            2 => multiply_tile::<2>(task, point, u, from, lines),
+            3 => multiply_tile::<3>(task, point, u, from, lines),
+            4 => multiply_tile::<4>(task, point, u, from, lines),
+            5 => multiply_tile::<5>(task, point, u, from, lines),
+            6 => multiply_tile::<6>(task, point, u, from, lines),
+            7 => multiply_tile::<7>(task, point, u, from, lines),
+            8 => multiply_tile::<8>(task, point, u, from, lines),
+            9 => multiply_tile::<9>(task, point, u, from, lines),
+            10 => multiply_tile::<10>(task, point, u, from, lines),
+            11 => multiply_tile::<11>(task, point, u, from, lines),
+            12 => multiply_tile::<12>(task, point, u, from, lines),
+            13 => multiply_tile::<13>(task, point, u, from, lines),
+            _ => multiply_tile::<14>(task, point, u, from, lines),
         }
     }
 }
 
 /// `N` tiles of the range, from `from` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize) {
+fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize, lines: Range<usize>) {
     let mut sums = [[_mm512_setzero_si512(); 2]; N];
     let first = task.range.start + from;
+    let all = u;
     for (block, u) in u.chunks_exact(U_BLOCK).enumerate() {
         let at = |point: usize| ((block * POINTS + point) * task.tiles + first) * BLOCK;
         let v = &task.v[at(point)..][..N * BLOCK];
-        fetch_ahead::<N>(task.v, at(if point + 1 < POINTS { point + 1 } else { 0 }));
+        let next = at(if point + 1 < POINTS { point + 1 } else { 0 });
+        for n in 0..N {
+            fetch(task.v, next + n * BLOCK);
+        }
+        for line in lines.clone() {
+            fetch(all, all.len() + block * U_BLOCK + line * BLOCK);
+        }
         for (step, u) in u.chunks_exact(STEP).enumerate() {
             let u = [load(u), load(&u[BLOCK..])];
             for (n, sums) in sums.iter_mut().enumerate() {
@@ -300,15 +312,13 @@ fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16]
     }
 }
 
-/// Brings `N` tiles of V near: those of the next point lie where no processor expects them.
+/// Brings a line of the cache near: what the next point reads lies where no processor expects it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn fetch_ahead<const N: usize>(v: &[i16], from: usize) {
-    for n in 0..N {
-        let line = v.as_ptr().wrapping_add(from + n * BLOCK);
-        // SAFETY: a prefetch changes nothing and reads nothing that the program sees, at whatever address.
-        unsafe { asm!("prefetcht1 byte ptr [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
-    }
+fn fetch(numbers: &[i16], at: usize) {
+    let line = numbers.as_ptr().wrapping_add(at);
+    // SAFETY: a prefetch changes nothing and reads nothing that the program sees, at whatever address.
+    unsafe { asm!("prefetcht0 byte ptr [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
 }
 
 /// The instruction by name: the compiler splits its intrinsic into a multiplication and an addition where it sees fit.

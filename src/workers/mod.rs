@@ -52,6 +52,8 @@ struct Shared {
     /// The first panic of a task.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
+    /// How many threads run.
+    started: AtomicUsize,
     /// Which threads are parked, or about to be.
     parked: Vec<AtomicBool>,
 }
@@ -68,6 +70,7 @@ impl Workers {
             job: Mutex::new(None),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
+            started: AtomicUsize::new(0),
             parked: (0..others).map(|_| AtomicBool::new(false)).collect(),
         });
         let mut workers = Self { shared, threads: Vec::with_capacity(others) };
@@ -77,9 +80,14 @@ impl Workers {
                 if pin {
                     pin::to_processor(other + 1);
                 }
+                shared.started.fetch_add(1, Ordering::Release);
                 shared.work(other);
             })?;
             workers.threads.push(thread);
+        }
+        // A thread allocates as it starts: once all have, nothing does.
+        while workers.shared.started.load(Ordering::Acquire) < others {
+            std::thread::yield_now();
         }
         Ok(workers)
     }

@@ -6,7 +6,8 @@ use crate::kernels::winograd::Winograd;
 use crate::kernels::{BLOCK, Kernels};
 
 /// Costs of one instruction set, in any unit that is the same for all of them. (Of the x86 ones: nanoseconds on a Zen 5 core,
-/// from `tests/alone/examples/layers.rs`. Of the ARM ones: instructions, from `tests/alone/examples/count.rs`.)
+/// from `tests/alone/examples/layers.rs`. Of the ARM ones: instructions, from `tests/alone/examples/count.rs`, but for
+/// `reading`, an estimate.)
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rates {
     /// A thousand products of a direct convolution.
@@ -26,17 +27,18 @@ pub(super) struct Rates {
 impl Rates {
     /// Those of some kernels; of unknown ones those of the portable.
     pub(super) fn of(kernels: &Kernels) -> Self {
+        let neon = Self { direct: 327.0, multiply: 316.0, input: 1600.0, output: 2700.0, weights: 25e3, reading: 0.6 };
         match kernels.name {
             "avx512vnni" => {
-                Self { direct: 2.1, multiply: 4.4, input: 55.0, output: 60.0, weights: 1500.0, reading: 0.02 }
+                Self { direct: 2.1, multiply: 4.25, input: 55.0, output: 40.0, weights: 2e3, reading: 0.006 }
             }
-            "avxvnni" => {
-                Self { direct: 4.2, multiply: 8.8, input: 60.0, output: 100.0, weights: 2500.0, reading: 0.03 }
-            }
-            "avx2" => Self { direct: 9.8, multiply: 9.7, input: 90.0, output: 150.0, weights: 6000.0, reading: 0.05 },
-            _ => {
-                Self { direct: 400.0, multiply: 300.0, input: 9000.0, output: 9000.0, weights: 90_000.0, reading: 0.2 }
-            }
+            "avxvnni" => Self { direct: 4.2, multiply: 8.8, input: 60.0, output: 100.0, weights: 4e3, reading: 0.015 },
+            "avx2" => Self { direct: 9.8, multiply: 9.7, input: 90.0, output: 150.0, weights: 6e3, reading: 0.05 },
+            "neon" => neon,
+            // Where there are dot products the multiplication of i16 runs at half their rate, so that Winograd gains nothing.
+            "neon_dot" => Self { direct: 72.0, ..neon },
+            "neon_i8mm" => Self { direct: 39.0, ..neon },
+            _ => Self { direct: 400.0, multiply: 300.0, input: 9e3, output: 9e3, weights: 90e3, reading: 0.2 },
         }
     }
 

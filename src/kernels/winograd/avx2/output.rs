@@ -75,26 +75,27 @@ fn output<const M: usize, const A: usize>(
     };
     for index in 0..count {
         (pixels.row, pixels.column) = (index / tile_columns * (M / step), index % tile_columns * (M / step));
-        let points = &m[index * A * A * BLOCK..][..A * A * BLOCK];
         for first in (0..BLOCK).step_by(8) {
-            tile(&Points { points, first }, pool, &mut pixels, first);
+            tile(&Points::new(m, index, first), pool, &mut pixels, first);
         }
     }
 }
 
-/// The A × A points of a tile, 8 channels of them.
-struct Points<'a, const A: usize> {
-    /// Of all 32 channels.
-    points: &'a [i32],
-    /// The first of the 8.
-    first: usize,
-}
+/// The A × A points of a tile, 8 channels of them: from the first to the last.
+struct Points<'a, const A: usize>(&'a [i32]);
 
-impl<const A: usize> Points<'_, A> {
+impl<'a, const A: usize> Points<'a, A> {
+    /// Those of the tile `index`, of the channels from `first` on.
+    #[inline]
+    fn new(m: &'a [i32], index: usize, first: usize) -> Self {
+        Self(&m[index * A * A * BLOCK + first..][..(A * A - 1) * BLOCK + 8])
+    }
+
     #[inline]
     #[target_feature(enable = "avx2")]
     fn load(&self, y: usize, x: usize) -> __m256i {
-        load_i32(self.points, (y * A + x) * BLOCK + self.first)
+        // Of this length, so that the compiler needs no check for each.
+        load_i32(&self.0[..(A * A - 1) * BLOCK + 8], (y * A + x) * BLOCK)
     }
 }
 

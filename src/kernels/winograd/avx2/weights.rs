@@ -74,8 +74,10 @@ fn some<const A: usize>(
     for (filters, u) in blocks {
         for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
             for o in (0..BLOCK).step_by(8) {
+                // Slices of a length that the compiler knows need no more checks.
+                let filters = &filters[o..][..17 * BLOCK + 8];
                 let column = |kx: usize| {
-                    let at = kx * BLOCK + o;
+                    let at = kx * BLOCK;
                     two([tap(filters, at), tap(filters, at + 3 * BLOCK), tap(filters, at + 6 * BLOCK)])
                 };
                 let (a, b, c) = (column(0), column(1), column(2));
@@ -90,8 +92,9 @@ fn some<const A: usize>(
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_row<const A: usize>(u: &mut [i16], first: usize, at: usize, row: [__m256i; A]) {
+    let u = &mut u[first * 2 * WEIGHTS + at..][..(A - 1) * 2 * WEIGHTS + 16];
     for (x, point) in row.into_iter().enumerate() {
-        store_i16(u, (first + x) * 2 * WEIGHTS + at, point);
+        store_i16(u, x * 2 * WEIGHTS, point);
     }
 }
 

@@ -7,9 +7,9 @@
 use roentgen_alone::kernels::{available, named};
 use roentgen_alone::network::engine::Engine;
 use roentgen_alone::network::int8::{Conv, Layer, Network};
+use roentgen_alone::network::outline::Outline;
 use roentgen_alone::network::plan::{Memory, Options, Plan, Shape, Tiling, Work};
 use roentgen_alone::network::vgg::{FEATURES, INPUT_SIZE, Step, TRUNK};
-use roentgen_alone::network::weights::Weights;
 use roentgen_alone::quant::QuantParams;
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,15 @@ fn main() {
     let number = |index: usize, default| arguments.get(index).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (threads, best) = (number(1, 1), number(2, 4));
     let network = vgg16();
+    let outline = Outline::of(&network).expect("a sound network");
     let options = Options::new(kernels, threads);
     let image: Vec<u8> = (0..INPUT_SIZE * INPUT_SIZE).map(|i| (i * 7 % 251) as u8).collect();
 
     let mut planned: Vec<(Memory, Engine, Vec<Duration>)> = Vec::new();
     for memory in [Memory::Small, Memory::Balanced, Memory::Fast] {
-        let plan = Plan::new(&network, Options { memory, ..options }).expect("a plan");
+        let plan = Plan::new(&outline, Options { memory, ..options }).expect("a plan");
         println!("{plan}");
-        let weights = Weights::pack(&plan, &network);
-        planned.push((memory, Engine::with(plan, weights, false).expect("an engine"), Vec::new()));
+        planned.push((memory, Engine::packed(&network, plan, false).expect("an engine"), Vec::new()));
     }
     for turn in 0..90 {
         // In turn, some at a time, so that a disturbance is everybody's.
@@ -57,7 +57,7 @@ fn main() {
     let mut names = Vec::new();
     for turn in 0.. {
         let mut any = false;
-        let plan = Plan::with(&network, options, |index, shape| {
+        let plan = Plan::with(&outline, options, |index, shape| {
             let all = candidates(index, shape, threads);
             any |= turn < all.len();
             all[turn % all.len()]
@@ -66,8 +66,7 @@ fn main() {
         if !any {
             break;
         }
-        let weights = Weights::pack(&plan, &network);
-        let mut engine = Engine::with(plan, weights, false).expect("an engine");
+        let mut engine = Engine::packed(&network, plan, false).expect("an engine");
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); engine.plan().steps.len()];
         for _ in 0..RUNS {
             let (mut index, mut last) = (0, Instant::now());

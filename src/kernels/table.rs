@@ -77,9 +77,32 @@ static NEON: Kernels = Kernels {
     name: "neon",
     first: first::neon::FIRST,
     direct: direct::neon::DIRECT,
-    winograd: &[winograd::neon::F4, winograd::portable::F2],
+    // What F(4 × 4) refuses direct convolution does faster than F(2 × 2) in plain Rust.
+    winograd: &[winograd::neon::F4],
     ceiling: ceiling::neon::NEON,
     detected: || std::arch::is_aarch64_feature_detected!("neon"),
+};
+
+/// NEON with dot products: cortex-a55, a75 to a78, neoverse-n1.
+#[cfg(target_arch = "aarch64")]
+static NEON_DOT: Kernels = Kernels {
+    name: "neon_dot",
+    first: first::neon_dot::FIRST,
+    direct: direct::neon_dot::DIRECT,
+    ceiling: ceiling::neon::DOT,
+    detected: || (NEON.detected)() && std::arch::is_aarch64_feature_detected!("dotprod"),
+    ..NEON
+};
+
+/// NEON with products of matrices: cortex-a510 and a710 on, neoverse-n2 and v1.
+#[cfg(target_arch = "aarch64")]
+static NEON_I8MM: Kernels = Kernels {
+    name: "neon_i8mm",
+    first: first::neon_dot::FIRST,
+    direct: direct::neon_i8mm::DIRECT,
+    ceiling: ceiling::neon::I8MM,
+    detected: || (NEON_DOT.detected)() && std::arch::is_aarch64_feature_detected!("i8mm"),
+    ..NEON
 };
 
 /// All kernels that this program was built with, the fastest first.
@@ -90,6 +113,10 @@ static TABLE: &[&Kernels] = &[
     &AVX_VNNI,
     #[cfg(target_arch = "x86_64")]
     &AVX2,
+    #[cfg(target_arch = "aarch64")]
+    &NEON_I8MM,
+    #[cfg(target_arch = "aarch64")]
+    &NEON_DOT,
     #[cfg(target_arch = "aarch64")]
     &NEON,
     &PORTABLE,

@@ -9,6 +9,10 @@ pub(crate) mod avx512vnni;
 pub(crate) mod avxvnni;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 pub mod portable;
 
 use super::Epilogue;

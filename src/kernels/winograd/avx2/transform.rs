@@ -23,25 +23,44 @@ pub(super) fn input4(tiles: InputTiles<'_>) {
     let tile_columns = plane.columns.div_ceil(4);
     let stride = tile_rows.len() * tile_columns * BLOCK;
     for (index, tile_row) in tile_rows.enumerate() {
-        for half in [0, 16] {
-            let window = &input[plane.window(block, tile_row * 4, 3) + half..];
-            let column = |x: usize| {
-                let d = |y: usize| widen_u8(window, y * plane.row_bytes() + x * BLOCK);
-                input_line4([d(0), d(1), d(2), d(3), d(4), d(5)])
-            };
-            // Bᵀ d, a column at a time, of which neighbouring tiles share two; then (Bᵀ d) B.
-            let (mut c0, mut c1) = (column(0), column(1));
-            for tile_column in 0..tile_columns {
-                let x = 4 * tile_column;
-                let (c2, c3, c4, c5) = (column(x + 2), column(x + 3), column(x + 4), column(x + 5));
-                let mut points = Points::<6>::new(v, (index * tile_columns + tile_column) * BLOCK + half, stride);
-                for y in 0..6 {
-                    let row = input_line4([c0[y], c1[y], c2[y], c3[y], c4[y], c5[y]]);
-                    points.store(y, row);
-                }
-                (c0, c1) = (c4, c5);
-            }
+        let window = &input[plane.window(block, tile_row * 4, 3)..];
+        let at = |x: usize, half: usize| Window { pixels: &window[x * BLOCK + half..], row_bytes: plane.row_bytes() };
+        let mut low = [at(0, 0).column4(0), at(0, 0).column4(1)];
+        let mut high = [at(0, 16).column4(0), at(0, 16).column4(1)];
+        for tile_column in 0..tile_columns {
+            let tile = (index * tile_columns + tile_column) * BLOCK;
+            tile4(&at(4 * tile_column, 0), &mut low, Points::new(v, tile, stride));
+            tile4(&at(4 * tile_column, 16), &mut high, Points::new(v, tile + 16, stride));
         }
+    }
+}
+
+/// Bᵀ d, a column at a time, of which neighbouring tiles share two (`shared`: this tile's first two, then the next one's);
+/// then (Bᵀ d) B.
+#[target_feature(enable = "avx2")]
+fn tile4(window: &Window<'_>, shared: &mut [[__m256i; 6]; 2], mut points: Points<'_, 6>) {
+    let (c2, c3) = (window.column4(2), window.column4(3));
+    let (c4, c5) = (window.column4(4), window.column4(5));
+    let [c0, c1] = shared;
+    for y in 0..6 {
+        points.store(y, input_line4([c0[y], c1[y], c2[y], c3[y], c4[y], c5[y]]));
+    }
+    *shared = [c4, c5];
+}
+
+/// 16 channels of the pixels that a tile reads.
+struct Window<'a> {
+    pixels: &'a [u8],
+    row_bytes: usize,
+}
+
+impl Window<'_> {
+    /// Column `x`, transformed for m = 4.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn column4(&self, x: usize) -> [__m256i; 6] {
+        let d = |y: usize| widen_u8(self.pixels, y * self.row_bytes + x * BLOCK);
+        input_line4([d(0), d(1), d(2), d(3), d(4), d(5)])
     }
 }
 
@@ -51,21 +70,23 @@ pub(super) fn input2(tiles: InputTiles<'_>) {
     let tile_columns = plane.columns.div_ceil(2);
     let stride = tile_rows.len() * tile_columns * BLOCK;
     for (index, tile_row) in tile_rows.enumerate() {
-        for half in [0, 16] {
-            let window = &input[plane.window(block, tile_row * 2, 3) + half..];
-            let column = |x: usize| {
-                let d = |y: usize| widen_u8(window, y * plane.row_bytes() + x * BLOCK);
-                input_line2([d(0), d(1), d(2), d(3)])
-            };
-            // As for m = 4.
-            let (mut c0, mut c1) = (column(0), column(1));
-            for tile_column in 0..tile_columns {
-                let (c2, c3) = (column(2 * tile_column + 2), column(2 * tile_column + 3));
+        let window = &input[plane.window(block, tile_row * 2, 3)..];
+        let column = |x: usize, half: usize| {
+            let d = |y: usize| widen_u8(window, y * plane.row_bytes() + x * BLOCK + half);
+            input_line2([d(0), d(1), d(2), d(3)])
+        };
+        // As for m = 4.
+        let mut shared = [[column(0, 0), column(1, 0)], [column(0, 16), column(1, 16)]];
+        for tile_column in 0..tile_columns {
+            let x = 2 * tile_column;
+            for (half, shared) in [0, 16].into_iter().zip(&mut shared) {
+                let [c0, c1] = *shared;
+                let (c2, c3) = (column(x + 2, half), column(x + 3, half));
+                *shared = [c2, c3];
                 let mut points = Points::<4>::new(v, (index * tile_columns + tile_column) * BLOCK + half, stride);
                 for y in 0..4 {
                     points.store(y, input_line2([c0[y], c1[y], c2[y], c3[y]]));
                 }
-                (c0, c1) = (c2, c3);
             }
         }
     }

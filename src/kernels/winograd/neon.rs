@@ -8,7 +8,7 @@
 
 mod multiply;
 
-use super::{InputTiles, OutputTiles, Winograd};
+use super::{Fly, InputTiles, OutputTiles, Winograd};
 use crate::kernels::BLOCK;
 use crate::kernels::neon::{Requantizer, opaque_i16, opaque_i32};
 use core::arch::aarch64::*;
@@ -18,11 +18,11 @@ pub(crate) const F4: Winograd = Winograd {
     name: "F(4×4,3×3) smlal 6×16",
     tile: 4,
     // SAFETY: `available` hands it out after the detection of NEON only.
-    weights: |filters, u| unsafe { weights(filters, u) },
+    weights: |filters, u| unsafe { weights(filters, u, filters.len() / 9) },
     // SAFETY: `available` hands it out after the detection of NEON only.
     input: |tiles| unsafe { input(tiles) },
     multiply: multiply::multiply,
-    fly: None,
+    fly: Some(Fly { scratch_count: multiply::scratch_count, multiply: multiply::fly }),
     // SAFETY: `available` hands it out after the detection of NEON only.
     output: |tiles| unsafe { output(tiles) },
 };
@@ -36,10 +36,12 @@ const POINTS: usize = A * A;
 /// Output channels that the multiplication does at a time.
 const HALF: usize = BLOCK / 2;
 
+/// U, its points so many numbers apart.
 #[target_feature(enable = "neon")]
-fn weights(filters: &[i8], u: &mut [i16]) {
+fn weights(filters: &[i8], u: &mut [i16], point_stride: usize) {
     let channels = filters.len() / (9 * BLOCK);
-    let u = &mut u[..POINTS * channels * BLOCK];
+    assert!(channels * BLOCK <= point_stride, "the points of U do not overlap");
+    let u = &mut u[..POINTS * point_stride];
     for (c, filters) in filters.chunks_exact(9 * BLOCK).enumerate() {
         for o in (0..BLOCK).step_by(8) {
             let first = (o / HALF * channels + c) * HALF + o % HALF;
@@ -51,8 +53,8 @@ fn weights(filters: &[i8], u: &mut [i16]) {
             for y in 0..A {
                 let row = filter(half.map(|column| column[y]));
                 for (x, row) in row.into_iter().enumerate() {
-                    let at = first + (y * A + x) * channels * BLOCK;
-                    // SAFETY: the greatest `at` is that of the last point, half, channel and eight: `u.len() - 8`.
+                    let at = first + (y * A + x) * point_stride;
+                    // SAFETY: eight numbers from `at` are within those of a point, of which `u` has 36.
                     unsafe { vst1q_s16(u.as_mut_ptr().add(at), row) };
                 }
             }
@@ -184,7 +186,7 @@ fn output_tiles<const STEP: usize>(tiles: OutputTiles<'_>) {
             for y in 0..A {
                 let points = |four: usize| {
                     std::array::from_fn(|x| {
-                        let at = ((y * A + x) * count + tile) * BLOCK + 8 * eight + 4 * four;
+                        let at = (tile * POINTS + y * A + x) * BLOCK + 8 * eight + 4 * four;
                         // SAFETY: `m` has been sliced for all points of `count` tiles.
                         unsafe { vld1q_s32(m.as_ptr().add(at)) }
                     })

@@ -12,14 +12,21 @@
 //! fewer instructions (1.07 a multiplication instead of 1.23): an in-order core (cortex-a53, a55) issues a load of 64 bits
 //! beside a multiplication, but none of 128; on the others the multiplications alone, one a cycle, are what takes time.
 
-use super::super::Multiply;
-use super::{HALF, POINTS};
+use super::super::{FlyMultiply, Multiply};
+use super::{HALF, POINTS, weights};
 use crate::kernels::BLOCK;
 use crate::kernels::neon::even_ranges;
 use core::arch::asm;
+use std::ops::Range;
 
 /// Tiles of the widest register tile.
 const WIDEST: usize = 6;
+/// Blocks of input channels whose U is made at a time on the fly: 147 kB, which stay in a small core's cache.
+const PART: usize = 2;
+/// Numbers of U from a point to the next on the fly: the padding keeps the 36 stores of a filter out of one set of the cache.
+const PART_STRIDE: usize = PART * BLOCK * BLOCK + BLOCK;
+/// Bytes of M from a tile to the next, whose order is tile, point, output channel (32).
+const TILE_BYTES: usize = POINTS * BLOCK * size_of::<i32>();
 
 /// Products of one input channel, lane `$lane` of V (`$v`, a register a tile), with the four output channels in register `$u`.
 /// `$load`, which fills the other register of U, comes after the first.
@@ -79,13 +86,23 @@ macro_rules! kernel {
         /// # Safety
         ///
         /// `v` points to V of the first tile and block of input channels; that of the next tile comes 32 numbers later,
-        /// that of the next block `stride` bytes later. `u` points to `blocks` × 32 × 16 numbers, `m` to 32 of each tile,
-        /// of which 16 are written. `blocks` is at least 1.
-        unsafe fn $name(v: *const i16, u: *const i16, m: *mut i32, blocks: usize, stride: usize) {
+        /// that of the next block `stride` bytes later. `u` points to `blocks` × 32 × 16 numbers, `m` to 16 of the first
+        /// tile, which are written, those of the next [`TILE_BYTES`] later; if `add` is not 0 they are read and added to.
+        /// `blocks` is at least 1.
+        unsafe fn $name(v: *const i16, u: *const i16, m: *mut i32, blocks: usize, stride: usize, add: usize) {
             // SAFETY: all that is read and written lies where the caller says; every register is declared.
             unsafe {
                 asm!(
                     concat!(
+                        "cbz {add}, 3f\n",
+                        "mov {at}, {m}\n",
+                        $(
+                            "ldp q", $a, ", q", $b, ", [{at}]\n",
+                            "ldp q", $c, ", q", $d, ", [{at}, #32]\n",
+                            "add {at}, {at}, {tile}\n",
+                        )*
+                        "b 2f\n",
+                        "3:\n",
                         $("movi v", $a, ".4s, #0\n",)* $("movi v", $b, ".4s, #0\n",)*
                         $("movi v", $c, ".4s, #0\n",)* $("movi v", $d, ".4s, #0\n",)*
                         "2:\n",
@@ -103,11 +120,15 @@ macro_rules! kernel {
                         "add {v}, {v}, {stride}\n",
                         "subs {blocks}, {blocks}, #1\n",
                         "b.ne 2b\n",
-                        $("stp q", $a, ", q", $b, ", [{m}, #(", $v, "*128)]\n",)*
-                        $("stp q", $c, ", q", $d, ", [{m}, #(", $v, "*128+32)]\n",)*
+                        "mov {at}, {m}\n",
+                        $(
+                            "stp q", $a, ", q", $b, ", [{at}]\n",
+                            "stp q", $c, ", q", $d, ", [{at}, #32]\n",
+                            "add {at}, {at}, {tile}\n",
+                        )*
                     ),
-                    u = inout(reg) u => _, v = inout(reg) v => _, blocks = inout(reg) blocks => _,
-                    m = in(reg) m, stride = in(reg) stride,
+                    u = inout(reg) u => _, v = inout(reg) v => _, blocks = inout(reg) blocks => _, at = out(reg) _,
+                    m = in(reg) m, stride = in(reg) stride, add = in(reg) add, tile = in(reg) TILE_BYTES,
                     out("v0") _, out("v1") _, out("v2") _, out("v3") _, out("v4") _, out("v5") _, out("v6") _, out("v7") _,
                     out("v8") _, out("v9") _, out("v10") _, out("v11") _, out("v12") _, out("v13") _, out("v14") _,
                     out("v15") _, out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _,
@@ -130,28 +151,71 @@ kernel!(tiles_6 [8 9 10 11 12 13] [14 15 16 17 18 19] [20 21 22 23 24 25] [26 27
 /// Sums U ⊙ V over all input channels, up to six tiles × 16 output channels at a time.
 pub(super) fn multiply(task: Multiply<'_>) {
     let Multiply { v, blocks, tiles, range, u, m } = task;
-    let count = range.len();
-    assert!(blocks > 0 && range.end <= tiles, "{range:?} of {tiles} tiles, {blocks} blocks");
-    // What the pointers below stay within.
-    let (v, u) = (&v[..blocks * POINTS * tiles * BLOCK], &u[..POINTS * blocks * BLOCK * BLOCK]);
-    let m = &mut m[..POINTS * count * BLOCK];
-    let stride = POINTS * tiles * BLOCK * size_of::<i16>();
-    for point in 0..POINTS {
-        for half in 0..2 {
-            let u = u[(point * 2 + half) * blocks * BLOCK * HALF..].as_ptr();
-            for part in even_ranges(count, WIDEST) {
-                let v = v[(point * tiles + range.start + part.start) * BLOCK..].as_ptr();
-                let m = m[(point * count + part.start) * BLOCK + half * HALF..].as_mut_ptr();
-                // SAFETY: `part` is within `range`, so all of V, U and M that the kernel reaches lies in the slices, as cut
-                // above.
-                unsafe {
-                    match part.len() {
-                        1 => tiles_1(v, u, m, blocks, stride),
-                        2 => tiles_2(v, u, m, blocks, stride),
-                        3 => tiles_3(v, u, m, blocks, stride),
-                        4 => tiles_4(v, u, m, blocks, stride),
-                        5 => tiles_5(v, u, m, blocks, stride),
-                        _ => tiles_6(v, u, m, blocks, stride),
+    let part = Part { v, blocks: 0..blocks, tiles, range, u, point_stride: blocks * BLOCK * BLOCK };
+    part.add_to(&mut m[..]);
+}
+
+/// Numbers of scratch of [`fly`].
+pub(super) fn scratch_count(_: usize) -> usize {
+    POINTS * PART_STRIDE
+}
+
+/// The same from filters: U of some blocks of input channels is made and used, then that of the next.
+pub(super) fn fly(task: FlyMultiply<'_>) {
+    let FlyMultiply { v, blocks, tiles, range, filters, scratch, m } = task;
+    let u = &mut scratch[..POINTS * PART_STRIDE];
+    for (index, filters) in filters.chunks(PART * BLOCK * 9 * BLOCK).enumerate() {
+        // SAFETY: every 64-bit ARM processor has NEON.
+        unsafe { weights(filters, u, PART_STRIDE) };
+        let blocks = index * PART..((index + 1) * PART).min(blocks);
+        Part { v, blocks, tiles, range: range.clone(), u, point_stride: PART_STRIDE }.add_to(&mut *m);
+    }
+}
+
+/// The products of some blocks of input channels.
+struct Part<'a> {
+    /// As in [`Multiply`].
+    v: &'a [i16],
+    /// Which blocks of input channels; if not the first, their products are added to what M holds.
+    blocks: Range<usize>,
+    /// Tiles that `v` holds.
+    tiles: usize,
+    /// Which of them.
+    range: Range<usize>,
+    /// U of those blocks.
+    u: &'a [i16],
+    /// Numbers from a point of `u` to the next.
+    point_stride: usize,
+}
+
+impl Part<'_> {
+    fn add_to(self, m: &mut [i32]) {
+        let Part { v, blocks, tiles, range, u, point_stride } = self;
+        let (count, from) = (range.len(), range.start);
+        assert!(!blocks.is_empty() && range.end <= tiles, "{range:?} of {tiles} tiles, blocks {blocks:?}");
+        assert!(point_stride >= blocks.len() * BLOCK * BLOCK, "the points of U do not overlap");
+        // What the pointers below stay within.
+        let (v, u) = (&v[..blocks.end * POINTS * tiles * BLOCK], &u[..POINTS * point_stride]);
+        let m = &mut m[..POINTS * count * BLOCK];
+        let stride = POINTS * tiles * BLOCK * size_of::<i16>();
+        let (number, add) = (blocks.len(), blocks.start);
+        for point in 0..POINTS {
+            for half in 0..2 {
+                let u = u[point * point_stride + half * number * BLOCK * HALF..].as_ptr();
+                for part in even_ranges(count, WIDEST) {
+                    let v = v[((blocks.start * POINTS + point) * tiles + from + part.start) * BLOCK..].as_ptr();
+                    let m = m[(part.start * POINTS + point) * BLOCK + half * HALF..].as_mut_ptr();
+                    // SAFETY: `part` is within `range`, so all of V, U and M that the kernel reaches lies in the slices, as
+                    // cut above.
+                    unsafe {
+                        match part.len() {
+                            1 => tiles_1(v, u, m, number, stride, add),
+                            2 => tiles_2(v, u, m, number, stride, add),
+                            3 => tiles_3(v, u, m, number, stride, add),
+                            4 => tiles_4(v, u, m, number, stride, add),
+                            5 => tiles_5(v, u, m, number, stride, add),
+                            _ => tiles_6(v, u, m, number, stride, add),
+                        }
                     }
                 }
             }

@@ -39,6 +39,17 @@ static AVX512_VNNI: Kernels = Kernels {
     },
 };
 
+/// AVX-VNNI, 256 bits: Intel's processors since 2021 that have no AVX-512, small ones among them.
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernels = Kernels {
+    name: "avxvnni",
+    first: first::avx2::FIRST,
+    direct: direct::avxvnni::DIRECT,
+    winograd: &[winograd::avxvnni::F4],
+    ceiling: ceiling::avxvnni::CEILING,
+    detected: || is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2"),
+};
+
 /// Plain Rust, on every processor: what the others are compared with, and what is left where none of them runs.
 static PORTABLE: Kernels = Kernels {
     name: "portable",
@@ -98,6 +109,8 @@ static NEON_I8MM: Kernels = Kernels {
 static TABLE: &[&Kernels] = &[
     #[cfg(target_arch = "x86_64")]
     &AVX512_VNNI,
+    #[cfg(target_arch = "x86_64")]
+    &AVX_VNNI,
     #[cfg(target_arch = "x86_64")]
     &AVX2,
     #[cfg(target_arch = "aarch64")]

@@ -36,6 +36,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avxvnni;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod portable;
@@ -180,9 +182,15 @@ impl Winograd {
     /// above.
     pub fn is_exact_for(&self, weights: &[i8]) -> bool {
         let sum = |sign: i64| weights.iter().map(|&w| (sign * i64::from(w)).max(0)).sum::<i64>();
+        self.is_exact_up_to(sum(1).max(sum(-1)))
+    }
+
+    /// The same for all output channels of which neither the sum of the positive weights nor that of the negative ones
+    /// without their sign is more than `greatest_sum`.
+    pub fn is_exact_up_to(&self, greatest_sum: i64) -> bool {
         // 2²⁵ for m = 4, where 576 = 9·2⁶; 2²⁹ for m = 2, where the factor is 4.
         let limit = if self.tile == 4 { 1 << 25 } else { 1 << 29 };
-        255 * sum(1).max(sum(-1)) < limit
+        255 * greatest_sum < limit
     }
 }
 

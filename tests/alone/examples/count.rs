@@ -1,5 +1,5 @@
 //! Runs every kernel once on every layer of VGG16 and prints a line after each stage, so that a QEMU plugin
-//! (`tests/bench/emulated/count.c`) can count its instructions. The weights are random. Not a benchmark of time (that is
+//! (`tests/bench/arm/count.c`) can count its instructions. The weights are random. Not a benchmark of time (that is
 //! `layers`) and not the engine: no plan, no threads.
 //!
 //! `count [KERNELS]`, the best of this processor if none are named, prints `LAYER KERNEL STAGE`. Stages are `whole`, `pool`

@@ -1,7 +1,7 @@
 /* Runs a TensorFlow Lite model with the XNNPACK delegate on one thread, so that its guest instructions can be counted.
- * Usage: xnnpack MODEL.tflite IMAGE.u8 TIMES OUTPUT    the image's bytes are u8; the model reads i8, which is less by 128
- * It prints a line after each inference, which ends a lap of count.c. The smallest output (the evidence map) goes to OUTPUT
- * as u8. Not a benchmark of time.
+ * Usage: xnnpack MODEL.tflite IMAGE.u8 TIMES OUTPUT     the image's bytes are u8; the model reads i8, less by 128
+ * It prints a line after each inference, which ends a lap of count.c. The smallest output (the evidence map) goes to
+ * OUTPUT as u8. Not a benchmark of time.
  *
  * The library's package has no headers: what is used of TensorFlow Lite's C API is declared here. */
 #include <stdint.h>

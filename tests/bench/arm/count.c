@@ -1,8 +1,8 @@
-/* A QEMU plugin (TCG, API version 1) that counts the guest's instructions, all of them and by kind. A line that the guest
- * writes to its standard output ends a lap; so whatever is to be counted by itself prints a line before and one after.
- * To the file of the argument `to=FILE` (else standard error) goes a line `KIND=NUMBER KIND=NUMBER ...` for every lap, and
- * one for what follows the last. Not a profiler: nothing here knows time. Right for one guest thread; two would race on
- * the counters.
+/* A QEMU plugin (TCG, API version 1) that counts the guest's instructions, all of them and by kind. A line that the
+ * guest writes to its standard output ends a lap; so whatever is to be counted by itself prints a line before and one
+ * after. To the file of the argument `to=FILE` (else standard error) goes a line `KIND=NUMBER KIND=NUMBER ...` for
+ * every lap, and one for what follows the last. Not a profiler: nothing here knows time. Right for one guest thread;
+ * two would race on the counters.
  *
  * No package carries the plugin header, so what is used of it is declared here, after QEMU's documentation.
  * Build: cc -O2 -shared -fPIC -o count.so count.c     Use: qemu-aarch64 -plugin ./count.so,to=FILE PROGRAM */
@@ -27,8 +27,8 @@ const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
 
 __attribute__((visibility("default"))) int qemu_plugin_version = 1;
 
-/* Kinds of AArch64 instructions, the first that fits: (word & mask) == bits. From the Arm Architecture Reference Manual,
- * C4.1 (the top-level table) and the pages of the instructions named. */
+/* Kinds of AArch64 instructions, the first that fits: (word & mask) == bits. From the Arm Architecture Reference
+ * Manual, C4.1 (the top-level table) and the pages of the instructions named. */
 static const struct { const char *name; uint32_t mask, bits; } kinds[] = {
     {"dot", 0x9fe0fc00, 0x0e809400},             /* SDOT, UDOT (vector) */
     {"dot", 0x9fc0f400, 0x0f80e000},             /* SDOT, UDOT (by element) */

@@ -23,6 +23,10 @@ pub(super) struct Rates {
     reading: f64,
 }
 
+/// Plain NEON. What reading costs is an estimate, not a measurement: a small board whose memory gives two bytes a cycle.
+const NEON: Rates =
+    Rates { direct: 327.0, multiply: 316.0, input: 1600.0, output: 2700.0, weights: 25_000.0, reading: 0.6 };
+
 impl Rates {
     /// Those of some kernels; of unknown ones those of the portable.
     pub(super) fn of(kernels: &Kernels) -> Self {
@@ -34,6 +38,9 @@ impl Rates {
                 Self { direct: 4.2, multiply: 8.8, input: 60.0, output: 100.0, weights: 2500.0, reading: 0.03 }
             }
             "avx2" => Self { direct: 9.8, multiply: 9.7, input: 90.0, output: 150.0, weights: 6000.0, reading: 0.05 },
+            "neon" => NEON,
+            "neon_dot" => Self { direct: 72.0, ..NEON },
+            "neon_i8mm" => Self { direct: 39.0, ..NEON },
             _ => {
                 Self { direct: 400.0, multiply: 300.0, input: 9000.0, output: 9000.0, weights: 90_000.0, reading: 0.2 }
             }

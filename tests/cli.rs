@@ -44,7 +44,7 @@ fn classify_json_has_a_line_for_each_file_in_sorted_order_and_fails_at_the_end()
         let report: Report = serde_json::from_value(line["report"].clone()).unwrap();
         let sum: f32 = report.findings.iter().map(|finding| finding.probability).sum();
         assert!((sum - 1.0).abs() < 1e-4, "{sum}");
-        assert_eq!((report.sequence, report.notice.as_str(), report.backend.as_str()), (0, NOTICE, "onnx"));
+        assert_eq!((report.sequence, report.notice.as_str(), report.backend.as_str()), (0, NOTICE, "native"));
     }
 
     let good = run(&images.join("a.png"));
@@ -80,6 +80,33 @@ fn bench_json_has_the_fields_that_others_read() {
     let number = |key: &str| line[key].as_f64().unwrap();
     assert!(number("min_ms") > 0.0 && number("min_ms") <= number("median_ms"), "{line}");
     assert!(number("cold_start_ms") > 0.0 && number("peak_rss_mb") > 1.0, "{line}");
+}
+
+#[test]
+fn bench_takes_the_backend_threads_and_kernel_that_it_is_given() {
+    let (_root, bundle) = place();
+    let bench = |arguments: &[&str]| {
+        output(roentgend().args(["bench", "--runs", "1", "--bundle"]).arg(&bundle).args(arguments))
+    };
+    let native =
+        bench(&["--json", "--backend", "native", "--threads", "3", "--kernel", "portable", "--memory", "small"]);
+    assert_eq!(native.status.code(), Some(0), "{}", stderr(&native));
+    let line = &lines(&stdout(&native))[0];
+    assert_eq!((&line["backend"], &line["kernel"]), (&"native".into(), &"portable".into()), "{line}");
+    assert_eq!(line["threads"], 3);
+    let onnx = lines(&stdout(&bench(&["--json", "--backend", "onnx"]))).remove(0);
+    assert_eq!((&onnx["backend"], &onnx["kernel"]), (&"onnx".into(), &"tract".into()), "{onnx}");
+
+    let plan = bench(&["--plan", "--direct-only"]);
+    assert_eq!(plan.status.code(), Some(0), "{}", stderr(&plan));
+    for part in ["block1_conv1", "head", "pool2", "products a nanosecond"] {
+        assert!(stdout(&plan).contains(part), "{part} is missing: {}", stdout(&plan));
+    }
+    assert!(!stdout(&plan).contains("F("), "direct only: {}", stdout(&plan));
+
+    let unknown = bench(&["--kernel", "mmx"]);
+    assert_ne!(unknown.status.code(), Some(0));
+    assert!(stderr(&unknown).contains("this processor runs auto, "), "{}", stderr(&unknown));
 }
 
 #[test]
@@ -153,6 +180,8 @@ fn bad_configurations_and_bundles_end_with_78_and_say_why() {
         (root.path().join("missing.toml"), "missing.toml"),
         (write("typo.toml", "[mqtt]\nurll = \"x\"\n"), "line 2"),
         (write("door.toml", "[source.dicom]\nlisten = \"0.0.0.0:11112\"\n"), "not in this build"),
+        (write("engine.toml", "[engine]\nthread = 2\n"), "line 2"),
+        (write("kernel.toml", "engine.kernel = \"mmx\"\n"), "this processor runs auto, "),
         (write("device.toml", "device = \"ward/1\"\n"), "device"),
         (write("bundle.toml", &format!("bundle = {:?}\n", root.path().join("none"))), "none"),
         (write("broken.toml", &format!("bundle = {broken:?}\nbundles.allow_unsigned = true\n")), "broken-bundle"),

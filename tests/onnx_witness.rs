@@ -1,5 +1,5 @@
-//! The integers are the same in ONNX Runtime, in the reference forward pass and in the `onnx` backend (tract): bit for
-//! bit, on both outputs. ONNX Runtime is the outside witness; it runs in Python (`ROENTGEN_PYTHON`, else
+//! The integers are the same in ONNX Runtime, in the reference forward pass and in the backends `native` and `onnx` (tract):
+//! bit for bit, on both outputs. ONNX Runtime is the outside witness; it runs in Python (`ROENTGEN_PYTHON`, else
 //! `.cache/venv/bin/python`, else `python3`). Where it cannot be imported the comparison with it is skipped and says so,
 //! unless `CI` or `ROENTGEN_REQUIRE_PEERS` is set.
 
@@ -9,7 +9,9 @@ mod networks;
 
 use networks::{Random, find_python, script, small_network, vgg16};
 use roentgen::bundle::{Bundle, BundleWriter, Manifest};
+use roentgen::classifier::native::{self, NativeClassifier};
 use roentgen::classifier::onnx::OnnxClassifier;
+use roentgen::kernels::available;
 use roentgen::network::int8::{Layer, Network};
 use roentgen::network::onnx;
 use roentgen::network::vgg;
@@ -73,7 +75,7 @@ fn reference(network: &Network, images: &[Tensor<u8>]) -> Vec<Outputs> {
     images.iter().map(|image| network.forward(image).expect("a sound network")).collect()
 }
 
-/// Compares all three on the images. The bundle has portable scales, so the network compared has them too.
+/// Compares all on the images. The bundle has portable scales, so the network compared has them too.
 fn compare(network: Network, images: &[Tensor<u8>]) {
     let network = &network.with_portable_scales();
     let reference = reference(network, images);
@@ -88,6 +90,16 @@ fn compare(network: Network, images: &[Tensor<u8>]) {
         let (evidence, features) = tract.run(image).expect("tract runs it");
         assert_same("tract", "features", &features, &expected.1);
         assert_same("tract", "evidence", &evidence, &expected.0);
+    }
+
+    for kernels in available() {
+        let config = native::Config { kernel: kernels.name.into(), ..native::Config::default() };
+        let mut native = NativeClassifier::load(&bundle, &config).expect("the engine takes it");
+        for (image, expected) in images.iter().zip(&reference) {
+            let (evidence, features) = native.run(image).expect("it runs");
+            assert_same(kernels.name, "features", &features, &expected.1);
+            assert_same(kernels.name, "evidence", &evidence, &expected.0);
+        }
     }
 
     compare_with_onnx_runtime(network, images);

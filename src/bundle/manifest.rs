@@ -2,7 +2,9 @@
 
 use crate::network::int8::Network;
 use crate::network::onnx;
+use crate::network::outline::Outline;
 use crate::preprocess;
+use crate::quant::QuantParams;
 use crate::report::Label;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -154,37 +156,19 @@ impl GateLimits {
 impl Manifest {
     /// A manifest for `network`, without files yet: [`super::BundleWriter`] lists them.
     pub fn for_network(name: &str, version: &str, network: &Network) -> Self {
-        let map = network.map_size();
-        let last = network.head.input;
+        let head = &network.head;
+        let (input, outputs) = contract(
+            network.input_size,
+            network.map_size(),
+            [(head.out_channels, head.output), (head.in_channels, head.input)],
+        );
         Self {
             schema: SCHEMA.into(),
             name: name.into(),
             version: version.into(),
             labels: Label::ALL.iter().map(|label| label.name().to_owned()).collect(),
-            input: Input {
-                name: onnx::INPUT.into(),
-                rows: network.input_size,
-                columns: network.input_size,
-                preprocessing: preprocess::VERSION.into(),
-            },
-            outputs: Outputs {
-                evidence: Output {
-                    name: onnx::EVIDENCE.into(),
-                    rows: map,
-                    columns: map,
-                    channels: network.head.out_channels,
-                    scale: network.head.output.scale,
-                    zero_point: network.head.output.zero_point,
-                },
-                features: Output {
-                    name: onnx::FEATURES.into(),
-                    rows: map,
-                    columns: map,
-                    channels: network.head.in_channels,
-                    scale: last.scale,
-                    zero_point: last.zero_point,
-                },
-            },
+            input,
+            outputs,
             calibration: Calibration { temperature: 1.0 },
             thresholds: Thresholds { min_probability: 0.0 },
             gates: None,
@@ -239,10 +223,38 @@ impl Manifest {
     /// Whether the network is the one that the manifest describes; otherwise what differs.
     pub fn check_network(&self, network: &Network) -> Result<(), String> {
         let said = Self { labels: Vec::new(), ..Self::for_network("", "", network) };
-        match (self.input == said.input, self.outputs == said.outputs) {
+        self.check_contract(said.input, said.outputs)
+    }
+
+    /// The same of a network's outline.
+    pub fn check_outline(&self, outline: &Outline) -> Result<(), String> {
+        let head = outline.head();
+        let channels = [(head.out_channels, head.output), (head.in_channels, head.input)];
+        let (input, outputs) = contract(outline.input_size(), outline.map_size(), channels);
+        self.check_contract(input, outputs)
+    }
+
+    fn check_contract(&self, input: Input, outputs: Outputs) -> Result<(), String> {
+        match (self.input == input, self.outputs == outputs) {
             (true, true) => Ok(()),
-            (false, _) => Err(format!("the manifest says {:?}, the network has {:?}", self.input, said.input)),
-            (_, false) => Err(format!("the manifest says {:?}, the network has {:?}", self.outputs, said.outputs)),
+            (false, _) => Err(format!("the manifest says {:?}, the network has {input:?}", self.input)),
+            (_, false) => Err(format!("the manifest says {:?}, the network has {outputs:?}", self.outputs)),
         }
     }
+}
+
+/// What a network reads and writes, given its input's rows, its maps' rows, and of evidence and features how many channels
+/// they have and how they are quantized.
+fn contract(size: usize, map: usize, [evidence, features]: [(usize, QuantParams); 2]) -> (Input, Outputs) {
+    let preprocessing = preprocess::VERSION.into();
+    let input = Input { name: onnx::INPUT.into(), rows: size, columns: size, preprocessing };
+    let output = |name: &str, (channels, QuantParams { scale, zero_point })| Output {
+        name: name.into(),
+        rows: map,
+        columns: map,
+        channels,
+        scale,
+        zero_point,
+    };
+    (input, Outputs { evidence: output(onnx::EVIDENCE, evidence), features: output(onnx::FEATURES, features) })
 }

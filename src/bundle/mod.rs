@@ -35,7 +35,8 @@ pub use store::{Entry, Fallback, Install, Installed, RolledBack, State, Step, St
 pub use write::{BundleWriter, add_signature};
 
 use crate::network::int8::Network;
-use crate::network::onnx;
+use crate::network::onnx::{self, Model, OnnxError};
+use crate::network::outline::Outline;
 use files::{check_name, read_bounded, refuse_symlink};
 use std::collections::BTreeMap;
 use std::fs;
@@ -262,6 +263,16 @@ impl Bundle {
     /// The network, checked to be the one that the manifest describes.
     pub fn network(&self) -> Result<Network, BundleError> {
         self.parse_model(&self.model_onnx()?)
+    }
+
+    /// The network's file and its outline, checked to be the one that the manifest describes. Its layers can be read from the
+    /// file one at a time.
+    pub fn outline(&self) -> Result<(Model, Outline), BundleError> {
+        let refuse = |reason: String| BundleError::Network { path: self.dir.join(MODEL_FILE), reason };
+        let model = Model::parse(self.model_onnx()?.into()).map_err(|error| refuse(error.to_string()))?;
+        let outline = Outline::read(&model).map_err(|error: OnnxError| refuse(error.to_string()))?;
+        self.manifest.check_outline(&outline).map_err(refuse)?;
+        Ok((model, outline))
     }
 
     /// The same from the bytes of `model.onnx`, for who has them already.

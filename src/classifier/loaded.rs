@@ -6,6 +6,7 @@ use super::onnx::OnnxClassifier;
 use super::{Classifier, ClassifyError, Evidence, LoadError};
 use crate::bundle::Bundle;
 use crate::tensor::Tensor;
+use std::path::Path;
 
 /// One of the backends with the bundle's network.
 pub enum Loaded {
@@ -16,9 +17,10 @@ pub enum Loaded {
 }
 
 impl Loaded {
-    /// The fastest that takes the network: the engine, and tract where the engine refuses.
-    pub fn fastest(bundle: &Bundle, engine: &native::Config) -> Result<Self, LoadError> {
-        match NativeClassifier::load(bundle, engine) {
+    /// The fastest that takes the network: the engine, and tract where the engine refuses. Packed weights are kept
+    /// in the folder `cache`.
+    pub fn fastest(bundle: &Bundle, engine: &native::Config, cache: Option<&Path>) -> Result<Self, LoadError> {
+        match NativeClassifier::load(bundle, engine, cache) {
             Err(LoadError::Refused(reason)) => {
                 log::warn!("backend native refuses the network: {reason}; taking onnx instead, which is slower");
                 OnnxClassifier::load(bundle).map(Self::Onnx)

@@ -2,13 +2,20 @@
 //! engine itself: here are its configuration and what it is loaded from.
 
 use super::{Classifier, ClassifyError, Evidence, LoadError};
-use crate::bundle::{Bundle, Manifest};
+use crate::bundle::{Bundle, BundleError, MODEL_FILE, Manifest};
 use crate::kernels::{self, Kernels};
+use crate::network::cache::{self, CacheError};
 use crate::network::engine::{Engine, EngineError};
-use crate::network::plan::{Family, Memory, Options};
+use crate::network::int8::Layer;
+use crate::network::outline::Outline;
+use crate::network::plan::{Family, Memory, Options, Plan};
+use crate::network::weights::{self, Weights};
 use crate::tensor::Tensor;
 use crate::workers::MAX_THREADS;
 use serde::{Deserialize, Serialize};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The backend's name.
@@ -29,6 +36,8 @@ pub struct Config {
     pub pin: bool,
     /// Whose kernels: `auto` for the fastest that this processor runs, or the name of an instruction set.
     pub kernel: String,
+    /// Whether packed weights are kept in a file of `state_dir`, so that the next start need not pack them.
+    pub cache: bool,
     /// Whether only direct convolutions may be used. For measurements: no key of the file.
     #[serde(skip)]
     pub direct_only: bool,
@@ -36,7 +45,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { memory: Memory::default(), threads: 0, pin: false, kernel: AUTO.into(), direct_only: false }
+        Self { memory: Memory::default(), threads: 0, pin: false, kernel: AUTO.into(), cache: true, direct_only: false }
     }
 }
 
@@ -72,21 +81,29 @@ pub struct NativeClassifier {
 }
 
 impl NativeClassifier {
-    /// Loads the bundle's `model.onnx`, which must be the network that the manifest describes, and packs its weights.
-    pub fn load(bundle: &Bundle, config: &Config) -> Result<Self, LoadError> {
+    /// Loads the bundle's `model.onnx`, which must be the network that the manifest describes, and packs its weights; or maps
+    /// those that were packed from it before, by this program for these kernels, and kept in the folder `cache`.
+    pub fn load(bundle: &Bundle, config: &Config, cache: Option<&Path>) -> Result<Self, LoadError> {
         let start = Instant::now();
         config.validate().map_err(backend_error)?;
         let family = if config.direct_only { Family::Direct } else { Family::Any };
         let kernels = config.kernels().map_err(backend_error)?;
         let options = Options { memory: config.memory, family, ..Options::new(kernels, config.thread_count()) };
-        let network = bundle.network()?;
-        let engine = Engine::new(&network, options, config.pin)?;
+        let cached = cache.filter(|_| config.cache).and_then(|folder| Cached::of(folder, bundle, &options));
+        let found = cached.as_ref().and_then(|cached| cached.load(&options));
+        let from_cache = found.is_some();
+        let (plan, weights) = match found {
+            Some(found) => found,
+            None => packed(bundle, options, cached.as_ref())?,
+        };
+        let engine = Engine::with(plan, weights, config.pin)?;
         let manifest = bundle.manifest().clone();
         log::info!(
-            "backend {NAME}: {} {} loaded in {:.0} ms, kernel {}, {} threads, {:.0} MB",
+            "backend {NAME}: {} {} loaded in {:.0} ms{}, kernel {}, {} threads, {:.0} MB",
             manifest.name,
             manifest.version,
             start.elapsed().as_secs_f64() * 1e3,
+            if from_cache { " from packed weights" } else { "" },
             kernels.name,
             options.threads,
             engine.plan().bytes() as f64 / 1e6
@@ -108,6 +125,97 @@ impl NativeClassifier {
     /// The engine, to be measured.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
+    }
+}
+
+/// Plans and packs the bundle's network, a layer at a time, and keeps what was packed where it should be.
+fn packed(bundle: &Bundle, options: Options, cached: Option<&Cached>) -> Result<(Plan, Weights), LoadError> {
+    let (model, outline) = bundle.outline()?;
+    let plan = Plan::new(&outline, options).map_err(LoadError::Refused)?;
+    let convolutions = model.layers().filter_map(|layer| match layer {
+        Ok(Layer::Conv(conv)) => Some(Ok(conv)),
+        Ok(Layer::MaxPool2) => None,
+        Err(error) => Some(Err(error)),
+    });
+    let refused = |error| BundleError::Network { path: bundle.dir().join(MODEL_FILE), reason: format!("{error}") };
+    let weights = Weights::pack(&plan, convolutions).map_err(refused)?;
+    if let Some(cached) = cached {
+        cached.save(&outline, &weights);
+    }
+    Ok((plan, weights))
+}
+
+/// Where weights are kept that were packed from a bundle's network for some options by this program.
+struct Cached {
+    folder: PathBuf,
+    path: PathBuf,
+    key: [u8; 32],
+}
+
+/// How the files of packed weights begin.
+const PREFIX: &str = "weights-";
+/// And end.
+const SUFFIX: &str = ".packed";
+/// How many of them are kept: of the active bundle, of the good one before, of one that is tried out.
+const KEPT: usize = 3;
+
+impl Cached {
+    /// `None` where this program cannot be told from another, so that nothing that it kept could be trusted.
+    fn of(folder: &Path, bundle: &Bundle, options: &Options) -> Option<Self> {
+        // The order of packed weights is the kernels' own affair: whatever another build packed is not for this one.
+        let program = fs::metadata("/proc/self/exe").ok()?;
+        let program = format!("{} {} {} {}", program.len(), program.ino(), program.mtime(), program.mtime_nsec());
+        let Options { kernels, memory, threads, fuse_pool, family } = options;
+        let options = format!("{} {memory:?} {threads} {fuse_pool} {family:?}", kernels.name);
+        let model = bundle.manifest().files.get(MODEL_FILE)?.to_ascii_lowercase();
+        let version = weights::VERSION.to_le_bytes();
+        let key = cache::key(&[model.as_bytes(), &version, program.as_bytes(), options.as_bytes()]);
+        let name: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(Self { folder: folder.to_owned(), path: folder.join(format!("{PREFIX}{name}{SUFFIX}")), key })
+    }
+
+    /// The plan and weights that were kept, if they are there and whole.
+    fn load(&self, options: &Options) -> Option<(Plan, Weights)> {
+        let packed = match cache::load(&self.path, &self.key, options.threads) {
+            Err(error) if error.is_absent() => return None,
+            Err(error) => {
+                log::warn!("packed weights: {error}; packing them again");
+                return None;
+            }
+            Ok(packed) => packed,
+        };
+        let outline: Outline = serde_json::from_slice(packed.note()).ok()?;
+        let plan = Plan::new(&outline, *options).ok()?;
+        (packed.len() >= plan.weight_bytes).then(|| (plan, Weights::mapped(packed)))
+    }
+
+    /// Keeps them. Where that fails it is said, and the next start packs again.
+    fn save(&self, outline: &Outline, weights: &Weights) {
+        let save = || -> Result<(), CacheError> {
+            let io = |what| move |error| CacheError::Io { what, path: self.folder.clone(), error };
+            fs::create_dir_all(&self.folder).map_err(io("making the folder"))?;
+            let note = serde_json::to_vec(outline).map_err(|error| io("describing it")(error.into()))?;
+            cache::save(&self.path, &self.key, &note, weights.as_bytes())?;
+            self.remove_old().map_err(io("removing old files"))
+        };
+        if let Err(error) = save() {
+            log::warn!("packed weights are not kept: {error}");
+        }
+    }
+
+    /// Removes all but the newest.
+    fn remove_old(&self) -> std::io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+                files.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        files.sort();
+        let old = files.len().saturating_sub(KEPT);
+        files[..old].iter().filter(|(_, path)| *path != self.path).try_for_each(|(_, path)| fs::remove_file(path))
     }
 }
 

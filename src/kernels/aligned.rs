@@ -86,6 +86,24 @@ impl Aligned {
     }
 }
 
+/// Bytes as i8.
+pub fn as_i8(bytes: &[u8]) -> &[i8] {
+    seen(bytes)
+}
+
+/// Bytes as i16 of this processor's order. Nothing where they do not begin at an even address; an odd last byte is left out.
+pub fn as_i16(bytes: &[u8]) -> &[i16] {
+    seen(bytes)
+}
+
+fn seen<T: Plain>(bytes: &[u8]) -> &[T] {
+    // SAFETY: every pattern of bits is a `Plain`.
+    match unsafe { bytes.align_to() } {
+        ([], numbers, _) => numbers,
+        _ => &[],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +115,9 @@ mod tests {
         buffer.as_i16_mut()[63] = -2;
         assert_eq!(buffer.as_u8()[126..].iter().map(|&b| u32::from(b)).sum::<u32>(), 0xfe + 0xff);
         assert_eq!(buffer.as_i8().as_ptr() as usize % 64, 0);
+        let bytes = [as_i8(&buffer.as_u8()[126..])[0], as_i8(&buffer.as_u8()[127..])[0]];
+        assert_eq!((bytes, as_i16(&buffer.as_u8()[126..])), ([-2, -1], &[-2][..]));
+        assert!(as_i16(&buffer.as_u8()[125..]).is_empty());
         assert!(Aligned::zeroed(0).as_u8().is_empty() && Aligned::default().is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! What the AVX2 kernels of all families share: loads, stores, and the epilogue. 16 registers of 256 bits: 16 of i16, 8 of i32.
+//! What the AVX2 kernels of all families share: loads, stores and the sum of products. 16 registers of 256 bits: 16 of i16, 8 of i32.
 //! Not a kernel.
 #![allow(unsafe_code)] // Loads and stores of vectors, whose bounds are checked on the slices they are made from.
 
-use super::{BLOCK, Epilogue};
+use super::BLOCK;
 use std::arch::x86_64::*;
 
 /// 32 bytes of bytes.
@@ -95,54 +95,11 @@ pub(super) fn store_8_bytes(to: &mut [u8], at: usize, bytes: __m128i) {
     unsafe { _mm_storel_epi64(to.as_mut_ptr().cast(), bytes) }
 }
 
-/// The epilogue of 8 channels.
-#[derive(Clone, Copy)]
-pub(super) struct Channels {
-    bias: __m256i,
-    multiplier: __m256,
-    /// 255 less the zero_point: the greatest step that does not saturate.
-    top: __m256,
-}
-
-impl Channels {
-    /// Of the channels from `first` on.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(super) fn load(epilogue: &Epilogue, first: usize) -> Self {
-        let multiplier = &epilogue.multiplier[first..first + 8];
-        Self {
-            bias: load_i32(&epilogue.bias, first),
-            // SAFETY: the slice holds the 32 bytes that are read; no alignment is asked for.
-            multiplier: unsafe { _mm256_loadu_ps(multiplier.as_ptr()) },
-            top: _mm256_set1_ps(255.0 - f32::from(epilogue.zero_point)),
-        }
-    }
-
-    /// Steps from the zero_point for these sums. Saturated above only: the conversion makes i32::MIN of anything out of
-    /// range, and what is far below is saturated by [`pack`].
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(super) fn steps(&self, sums: __m256i) -> __m256i {
-        let sums = _mm256_cvtepi32_ps(_mm256_add_epi32(sums, self.bias));
-        _mm256_cvtps_epi32(_mm256_min_ps(_mm256_mul_ps(sums, self.multiplier), self.top))
-    }
-}
-
-/// The zero_point in 16 lanes.
+/// Asks for the line of the cache at `at`, wherever that is: a hint, no access.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn zero_point(epilogue: &Epilogue) -> __m256i {
-    _mm256_set1_epi16(i16::from(epilogue.zero_point))
-}
-
-/// Four times 8 steps as 32 bytes in order: each saturated at the lower end, with the zero_point added.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn pack(steps: [__m256i; 4], zero_point: __m256i) -> __m256i {
-    let low = _mm256_adds_epi16(_mm256_packs_epi32(steps[0], steps[1]), zero_point);
-    let high = _mm256_adds_epi16(_mm256_packs_epi32(steps[2], steps[3]), zero_point);
-    // Both instructions pack within the halves of a register: fours of channels lie in the order 0 2 4 6, 1 3 5 7.
-    _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+pub(super) fn prefetch<T>(from: &[T], at: usize) {
+    _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(at).cast());
 }
 
 /// Output channels of a tile of sums.

@@ -3,7 +3,7 @@
 
 use super::first::{self, FirstRow};
 use super::plane::Plane;
-use super::winograd::{InputTiles, Multiply, OutputTiles, Winograd};
+use super::winograd::{FlyMultiply, InputTiles, Multiply, OutputTiles, Winograd};
 use super::{Aligned, BLOCK, Epilogue, Kernels, available, direct, reference};
 use crate::quant::{QuantParams, Requantize};
 use crate::tensor::Tensor;
@@ -179,7 +179,7 @@ fn run_first(kernels: &Kernels, case: &Case) -> Vec<u8> {
 }
 
 /// Runs the stages over rows of tiles `step` at a time; `None` where the weights do not meet the kernel's condition.
-fn run_winograd(winograd: &Winograd, case: &Case, pool: bool, step: usize) -> Option<Vec<u8>> {
+fn run_winograd(winograd: &Winograd, case: &Case, pool: bool, fly: bool, step: usize) -> Option<Vec<u8>> {
     let layer = case.layer();
     let filter = 9 * case.in_channels;
     if !layer.weights.chunks_exact(filter).all(|weights| winograd.is_exact_for(weights)) {
@@ -206,9 +206,15 @@ fn run_winograd(winograd: &Winograd, case: &Case, pool: bool, step: usize) -> Op
                 let range = index * tile_columns..(index + 1) * tile_columns;
                 let mut m = Aligned::zeroed(4 * points * tile_columns * BLOCK);
                 let m = &mut m.as_i32_mut()[..points * tile_columns * BLOCK];
-                let u = &u.as_i16()[..count];
-                let v = &v.as_i16()[..per_block * plane.blocks()];
-                (winograd.multiply)(Multiply { v, blocks: plane.blocks(), tiles, range, u, m });
+                let (v, blocks) = (&v.as_i16()[..per_block * plane.blocks()], plane.blocks());
+                if fly {
+                    let mut scratch = Aligned::zeroed(2 * winograd.scratch_count(blocks));
+                    let scratch = scratch.as_i16_mut();
+                    let filters = &filters;
+                    winograd.multiply_filters(FlyMultiply { v, blocks, tiles, range, filters, scratch, m });
+                } else {
+                    (winograd.multiply)(Multiply { v, blocks, tiles, range, u: &u.as_i16()[..count], m });
+                }
                 let row = tile_row * winograd.tile;
                 let at = out.pixel(block, if pool { row / 2 } else { row });
                 (winograd.output)(OutputTiles {
@@ -262,13 +268,14 @@ proptest! {
     }
 
     #[test]
-    fn winograd_kernels_equal_the_reference(case in case(), pool in any::<bool>(), step in 1usize..4) {
+    fn winograd_kernels_equal_the_reference(case in case(), pool in any::<bool>(), fly in any::<bool>(),
+        step in 1usize..4) {
         let case = Case { kernel: 3, ..case };
         let whole = case.expected(&case.layer());
         let expected = if pool { reference::max_pool_2(&whole) } else { whole };
         for kernels in available() {
             for winograd in kernels.winograd {
-                let output = run_winograd(winograd, &case, pool, step);
+                let output = run_winograd(winograd, &case, pool, fly, step);
                 prop_assert!(output.is_some(), "so few channels always meet the condition");
                 prop_assert_eq!(output.as_deref(), Some(expected.data()), "{}", winograd.name);
             }
@@ -297,9 +304,9 @@ fn winograd_is_exact_up_to_its_condition_and_refuses_beyond() {
             // 512 · 9 · 28 · 255 = 0.98 · 2²⁵; at 29 it is more than 2²⁵. All weights and all inputs the same.
             let within = case(512, 28);
             let expected = within.expected(&within.layer());
-            let output = run_winograd(winograd, &within, false, 1);
+            let output = run_winograd(winograd, &within, false, false, 1);
             assert_eq!(output.as_deref(), Some(expected.data()), "{}", winograd.name);
-            assert_eq!(run_winograd(winograd, &case(512, 29), false, 1).is_some(), winograd.tile == 2);
+            assert_eq!(run_winograd(winograd, &case(512, 29), false, false, 1).is_some(), winograd.tile == 2);
         }
     }
 }

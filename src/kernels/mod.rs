@@ -31,7 +31,7 @@
 //! Each has one file per instruction set, with the same names in each, and a portable one. [`Kernels`] holds those of an
 //! instruction set as values, with the [`ceiling`] of its multiplications; [`available`] is the only way to them, and hands out those only that this processor runs.
 
-mod aligned;
+pub mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 pub mod ceiling;

@@ -5,14 +5,7 @@
 use super::{BLOCK, Epilogue};
 use core::arch::aarch64::*;
 use core::arch::asm;
-
-/// 16 bytes at `at`, as bytes.
-#[target_feature(enable = "neon")]
-pub(super) fn load_u8x16(from: &[u8], at: usize) -> uint8x16_t {
-    let from = &from[at..at + 16];
-    // SAFETY: the slice has 16 bytes.
-    unsafe { vld1q_u8(from.as_ptr()) }
-}
+use std::ops::Range;
 
 /// Four i32 at `at`.
 #[target_feature(enable = "neon")]
@@ -20,6 +13,14 @@ pub(super) fn load_i32x4(from: &[i32], at: usize) -> int32x4_t {
     let from = &from[at..at + 4];
     // SAFETY: the slice has four.
     unsafe { vld1q_s32(from.as_ptr()) }
+}
+
+/// Four i32 at number `at` of bytes that hold i32 in this processor's order.
+#[target_feature(enable = "neon")]
+pub(super) fn load_i32x4_from_bytes(from: &[i8], at: usize) -> int32x4_t {
+    let from = &from[at * size_of::<i32>()..(at + 4) * size_of::<i32>()];
+    // SAFETY: the slice has 16 bytes; the instruction loads bytes, of any alignment, and any of them are an i32's.
+    unsafe { vreinterpretq_s32_s8(vld1q_s8(from.as_ptr())) }
 }
 
 /// Stores 16 bytes at `at`.
@@ -30,10 +31,10 @@ pub(super) fn store_u8x16(to: &mut [u8], at: usize, bytes: uint8x16_t) {
     unsafe { vst1q_u8(to.as_mut_ptr(), bytes) }
 }
 
-/// `value` in all lanes, by a way that the compiler does not see through: it would make shifts and additions, two instructions
-/// for one, of a multiply-add by a power of two.
-#[inline]
+/// `value` in all lanes, of which the compiler knows nothing: where it does it makes shifts and additions of a multiply-add by
+/// a power of two, two instructions for one.
 #[target_feature(enable = "neon")]
+#[inline]
 pub(super) fn opaque_i16(value: i16) -> int16x8_t {
     let mut lanes = vdupq_n_s16(value);
     // SAFETY: it does nothing.
@@ -41,7 +42,7 @@ pub(super) fn opaque_i16(value: i16) -> int16x8_t {
     lanes
 }
 
-/// As [`opaque_i16`].
+/// As [`opaque_i16`], four of 32 bits.
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) fn opaque_i32(value: i32) -> int32x4_t {
@@ -49,6 +50,18 @@ pub(super) fn opaque_i32(value: i32) -> int32x4_t {
     // SAFETY: it does nothing.
     unsafe { asm!("/* {0:v} */", inout(vreg) lanes, options(pure, nomem, nostack, preserves_flags)) };
     lanes
+}
+
+/// `0..count` in the fewest ranges no longer than `longest`, as even as can be: a narrow tile loads as many weights as a
+/// wide one.
+pub(super) fn even_ranges(count: usize, longest: usize) -> impl Iterator<Item = Range<usize>> {
+    let ranges = count.div_ceil(longest);
+    let mut done = 0;
+    (1..=ranges).rev().map(move |left| {
+        let begin = done;
+        done += (count - done).div_ceil(left);
+        begin..done
+    })
 }
 
 /// Bias, multipliers and zero_point of 4·N channels of a block, in registers.
@@ -125,6 +138,17 @@ mod tests {
         store_u8x16(&mut bytes, 0, requantizer.bytes(biased));
         let eight = Requantizer::<2>::new(epilogue, 24).bytes([biased[2], biased[3]]);
         (bytes, vget_lane_u64::<0>(vreinterpret_u64_u8(eight)).to_le_bytes())
+    }
+
+    #[test]
+    fn even_ranges_cover_all_and_are_as_even_as_can_be() {
+        for count in 0..40 {
+            let ranges: Vec<_> = even_ranges(count, 6).collect();
+            assert_eq!(ranges.len(), count.div_ceil(6));
+            assert!(ranges.iter().cloned().flatten().eq(0..count), "{count}: {ranges:?}");
+            let lengths = || ranges.iter().map(|range| range.len());
+            assert!(lengths().max().unwrap_or(0) - lengths().min().unwrap_or(0) <= 1, "{count}: {ranges:?}");
+        }
     }
 
     proptest! {

@@ -39,6 +39,17 @@ static AVX512_VNNI: Kernels = Kernels {
     },
 };
 
+/// AVX-VNNI, 256 bits: Intel's processors since 2021 that have no AVX-512, small ones among them.
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernels = Kernels {
+    name: "avxvnni",
+    first: first::avx2::FIRST,
+    direct: direct::avxvnni::DIRECT,
+    winograd: &[winograd::avxvnni::F4],
+    ceiling: ceiling::avxvnni::CEILING,
+    detected: || is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("avx2"),
+};
+
 /// Plain Rust, on every processor: what the others are compared with, and what is left where none of them runs.
 static PORTABLE: Kernels = Kernels {
     name: "portable",
@@ -66,9 +77,32 @@ static NEON: Kernels = Kernels {
     name: "neon",
     first: first::neon::FIRST,
     direct: direct::neon::DIRECT,
-    winograd: &[winograd::neon::F4, winograd::portable::F2],
+    // What F(4 × 4) refuses direct convolution does faster than F(2 × 2) in plain Rust.
+    winograd: &[winograd::neon::F4],
     ceiling: ceiling::neon::NEON,
     detected: || std::arch::is_aarch64_feature_detected!("neon"),
+};
+
+/// NEON with dot products: cortex-a55, a75 to a78, neoverse-n1.
+#[cfg(target_arch = "aarch64")]
+static NEON_DOT: Kernels = Kernels {
+    name: "neon_dot",
+    first: first::neon_dot::FIRST,
+    direct: direct::neon_dot::DIRECT,
+    ceiling: ceiling::neon::DOT,
+    detected: || (NEON.detected)() && std::arch::is_aarch64_feature_detected!("dotprod"),
+    ..NEON
+};
+
+/// NEON with products of matrices: cortex-a510 and a710 on, neoverse-n2 and v1.
+#[cfg(target_arch = "aarch64")]
+static NEON_I8MM: Kernels = Kernels {
+    name: "neon_i8mm",
+    first: first::neon_dot::FIRST,
+    direct: direct::neon_i8mm::DIRECT,
+    ceiling: ceiling::neon::I8MM,
+    detected: || (NEON_DOT.detected)() && std::arch::is_aarch64_feature_detected!("i8mm"),
+    ..NEON
 };
 
 /// All kernels that this program was built with, the fastest first.
@@ -76,7 +110,13 @@ static TABLE: &[&Kernels] = &[
     #[cfg(target_arch = "x86_64")]
     &AVX512_VNNI,
     #[cfg(target_arch = "x86_64")]
+    &AVX_VNNI,
+    #[cfg(target_arch = "x86_64")]
     &AVX2,
+    #[cfg(target_arch = "aarch64")]
+    &NEON_I8MM,
+    #[cfg(target_arch = "aarch64")]
+    &NEON_DOT,
     #[cfg(target_arch = "aarch64")]
     &NEON,
     &PORTABLE,

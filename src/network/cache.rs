@@ -6,7 +6,10 @@
 //! 0      "roentgen.packed/1\n" and zeros up to 32
 //! 32     key: 32 bytes, SHA-256 of whatever decides what the packed bytes are
 //! 64     length of the packed bytes, u64, little-endian
-//! 72     count × 32 bytes: SHA-256 of each MiB of the packed bytes (the last may be shorter)
+//! 72     length of the note, u64, little-endian
+//! 80     SHA-256 of the note
+//! 112    count × 32 bytes: SHA-256 of each MiB of the packed bytes (the last may be shorter)
+//! …      the note: whatever its writer wants to know of the packed bytes, at most a MiB
 //! …      zeros up to a multiple of 4096
 //! …      the packed bytes
 //! ```
@@ -20,7 +23,7 @@ use memmap2::{Mmap, MmapOptions};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Write};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -31,8 +34,10 @@ const CHUNK: usize = 1 << 20;
 /// Offsets of a mapped file are multiples of a page.
 const PAGE: usize = 4096;
 /// Where the hashes begin.
-const HASHES: usize = 72;
+const HASHES: usize = 112;
 const HASH: usize = 32;
+/// The longest note, in bytes.
+const MAX_NOTE: usize = 1 << 20;
 /// The most packed bytes that are read: far more than any network within the ONNX reader's limits.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -40,6 +45,7 @@ const MAX_BYTES: u64 = 1 << 30;
 #[derive(Debug)]
 pub struct Packed {
     map: Mmap,
+    note: Range<usize>,
     start: usize,
 }
 
@@ -80,6 +86,13 @@ impl CacheError {
     }
 }
 
+impl Packed {
+    /// The note.
+    pub fn note(&self) -> &[u8] {
+        &self.map[self.note.clone()]
+    }
+}
+
 impl Deref for Packed {
     type Target = [u8];
 
@@ -116,28 +129,40 @@ pub fn load(path: &Path, key: &[u8; 32], threads: usize) -> Result<Packed, Cache
     if header[..32] != *MAGIC || header[32..64] != *key {
         return Err(CacheError::Other { path: path.to_owned() });
     }
-    let length = header[64..72].try_into().map(u64::from_le_bytes).ok().and_then(|length| usize::try_from(length).ok());
-    let length = length.filter(|length| *length <= map.len()).ok_or_else(|| damaged("its length is wrong"))?;
-    let (hashes, start) = layout(length);
+    let number = |at: usize| header[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
+    let within = |number: u64, most: usize| usize::try_from(number).ok().filter(|number| *number <= most);
+    let length = within(number(64), map.len()).ok_or_else(|| damaged("its length is wrong"))?;
+    let note = within(number(72), MAX_NOTE).ok_or_else(|| damaged("its note's length is wrong"))?;
+    let (note, start) = layout(length, note);
     if map.len() != start + length {
         return Err(damaged("its length is wrong"));
     }
-    let expected = &map[HASHES..hashes];
-    if !hashes_agree(&map[start..], expected, threads) {
+    let note_agrees = Sha256::digest(&map[note.clone()])[..] == header[80..HASHES];
+    if !note_agrees || !hashes_agree(&map[start..], &map[HASHES..note.start], threads) {
         return Err(damaged("a hash is wrong"));
     }
-    Ok(Packed { start, map })
+    Ok(Packed { map, note, start })
 }
 
 /// Writes the file beside its place and puts it there whole; one that was mapped before stays as it was for who has it.
-pub fn save(path: &Path, key: &[u8; 32], packed: &[u8]) -> Result<(), CacheError> {
+///
+/// # Errors
+///
+/// Where it cannot be written, or the note is longer than a MiB.
+pub fn save(path: &Path, key: &[u8; 32], note: &[u8], packed: &[u8]) -> Result<(), CacheError> {
     let io = |what| move |error| CacheError::Io { what, path: path.to_owned(), error };
-    let (hashes, start) = layout(packed.len());
+    if note.len() > MAX_NOTE {
+        return Err(io("writing the note")(io::ErrorKind::FileTooLarge.into()));
+    }
+    let (range, start) = layout(packed.len(), note.len());
     let mut header = vec![0; start];
     header[..32].copy_from_slice(MAGIC);
     header[32..64].copy_from_slice(key);
-    header[64..HASHES].copy_from_slice(&(packed.len() as u64).to_le_bytes());
-    for (hash, chunk) in header[HASHES..hashes].chunks_exact_mut(HASH).zip(packed.chunks(CHUNK)) {
+    header[64..72].copy_from_slice(&(packed.len() as u64).to_le_bytes());
+    header[72..80].copy_from_slice(&(note.len() as u64).to_le_bytes());
+    header[80..HASHES].copy_from_slice(&Sha256::digest(note));
+    header[range.clone()].copy_from_slice(note);
+    for (hash, chunk) in header[HASHES..range.start].chunks_exact_mut(HASH).zip(packed.chunks(CHUNK)) {
         hash.copy_from_slice(&Sha256::digest(chunk));
     }
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -148,10 +173,10 @@ pub fn save(path: &Path, key: &[u8; 32], packed: &[u8]) -> Result<(), CacheError
     Ok(())
 }
 
-/// Where the hashes of so many packed bytes end, and where the bytes begin.
-fn layout(length: usize) -> (usize, usize) {
+/// Where the note lies, and where the packed bytes begin.
+fn layout(length: usize, note: usize) -> (Range<usize>, usize) {
     let hashes = HASHES + length.div_ceil(CHUNK) * HASH;
-    (hashes, hashes.next_multiple_of(PAGE))
+    (hashes..hashes + note, (hashes + note).next_multiple_of(PAGE))
 }
 
 fn hashes_agree(packed: &[u8], expected: &[u8], threads: usize) -> bool {
@@ -197,9 +222,9 @@ mod tests {
         assert_ne!(key_a, key(&[b"ab", b"c"]));
         assert!(load(&path, &key_a, 2).unwrap_err().is_absent());
         for length in [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK + 5] {
-            save(&path, &key_a, &bytes(length)).unwrap();
+            save(&path, &key_a, b"a note", &bytes(length)).unwrap();
             let packed = load(&path, &key_a, 3).unwrap();
-            assert_eq!(&packed[..], bytes(length));
+            assert_eq!((&packed[..], packed.note()), (&bytes(length)[..], &b"a note"[..]));
             assert!(length == 0 || packed.as_ptr() as usize % PAGE == 0);
         }
         assert!(matches!(load(&path, &key(&[b"b"]), 1), Err(CacheError::Other { .. })));
@@ -210,10 +235,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("packed");
         let key = key(&[b"a"]);
-        save(&path, &key, &bytes(CHUNK + 9)).unwrap();
+        save(&path, &key, b"note", &bytes(CHUNK + 9)).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        let (_, start) = layout(CHUNK + 9);
-        for at in [0, 33, 65, HASHES, HASHES + HASH, start, start + CHUNK, whole.len() - 1] {
+        let (note, start) = layout(CHUNK + 9, 4);
+        for at in [0, 33, 65, 73, 81, HASHES, HASHES + HASH, note.start, start, start + CHUNK, whole.len() - 1] {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             std::fs::write(&path, &damaged).unwrap();
@@ -232,9 +257,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("packed");
         let key = key(&[b"a"]);
-        save(&path, &key, &bytes(5000)).unwrap();
+        save(&path, &key, b"", &bytes(5000)).unwrap();
         let before = load(&path, &key, 1).unwrap();
-        save(&path, &key, &[7; 5000]).unwrap();
+        save(&path, &key, b"", &[7; 5000]).unwrap();
         assert_eq!(&before[..], bytes(5000));
         assert_eq!(load(&path, &key, 1).unwrap()[0], 7);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");

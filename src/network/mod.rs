@@ -5,6 +5,7 @@ pub mod cache;
 pub mod engine;
 pub mod int8;
 pub mod onnx;
+pub mod outline;
 pub mod plan;
 pub mod vgg;
 pub mod weights;

@@ -17,77 +17,67 @@
 //! [`VERSION`] changes with this layout. The order within a block also depends on the kernels' version: whoever keeps the
 //! bytes must key them by the program as well as by [`Plan`] and network.
 
-use super::int8::{Conv, Network};
+use super::cache::Packed;
+use super::int8::Conv;
 use super::plan::{EPILOGUE_BYTES, Plan, Step, Work};
-use crate::kernels::{Aligned, BLOCK, Epilogue, direct, first};
+use crate::kernels::{Aligned, BLOCK, Epilogue, aligned, direct, first};
 use crate::quant::Requantize;
+use std::borrow::Borrow;
 
 /// The version of the layout above.
 pub const VERSION: u32 = 1;
 
 /// The packed weights.
 pub struct Weights {
-    bytes: Aligned,
+    bytes: Bytes,
+}
+
+/// Where they lie; either way their first byte is at a multiple of 64.
+enum Bytes {
+    Owned(Aligned),
+    Mapped(Packed),
 }
 
 impl Weights {
-    /// Packs the weights of `network`, which `plan` was made for, one block of output channels at a time.
-    pub fn pack(plan: &Plan, network: &Network) -> Self {
-        let mut weights = Self { bytes: Aligned::zeroed(plan.weight_bytes) };
-        let convolutions = network.convolutions();
+    /// Packs the weights of a network's convolutions, in order and the head last, for a plan that was made of its outline.
+    /// One of them is held at a time; what fails to come fails this.
+    pub fn pack<C: Borrow<Conv>, E>(plan: &Plan, convolutions: impl Iterator<Item = Result<C, E>>) -> Result<Self, E> {
+        let mut bytes = Aligned::zeroed(plan.weight_bytes);
         let steps = plan.steps.iter().filter(|step| !matches!(step.work, Work::Pool { .. }));
         for (step, conv) in steps.zip(convolutions) {
+            let conv = conv?;
+            let conv = conv.borrow();
             let filter = conv.kernel * conv.kernel * conv.in_channels;
-            for (block, filters) in conv.weights.chunks(filter * BLOCK).enumerate() {
-                weights.pack_block(plan, step, conv, block, filters);
+            for (block, filters) in conv.weights.chunks((filter * BLOCK).max(1)).enumerate() {
+                pack_block(&mut bytes, plan, step, conv, block, filters);
             }
         }
-        weights
+        Ok(Self { bytes: Bytes::Owned(bytes) })
     }
 
-    fn pack_block(&mut self, plan: &Plan, step: &Step, conv: &Conv, block: usize, weights: &[i8]) {
-        let taps = conv.kernel * conv.kernel;
-        let at = step.weights.offset + block * step.weights.stride;
-        let range = at..at + step.weights.bytes;
-        let filters = || direct::pack_filters(weights, conv.in_channels, taps);
-        match step.work {
-            Work::First { .. } => first::pack(weights, &mut self.bytes.as_i8_mut()[range]),
-            Work::Direct { .. } => {
-                (plan.options.kernels.direct.pack)(&filters(), taps, &mut self.bytes.as_i8_mut()[range]);
-            }
-            Work::Winograd(tiling) if tiling.stored => {
-                let u = &mut self.bytes.as_i16_mut()[range.start / 2..range.end / 2];
-                (tiling.winograd.weights)(&filters(), u);
-            }
-            Work::Winograd(_) => self.bytes.as_i8_mut()[range].copy_from_slice(&filters()),
-            Work::Pool { .. } => {}
-        }
-        let channels = block * BLOCK..((block + 1) * BLOCK).min(conv.out_channels);
-        // `Network::check`, without which there is no plan, has seen that all multipliers are usable.
-        let requantize: Vec<Requantize> = conv.weight_scales[channels.clone()]
-            .iter()
-            .filter_map(|&w_scale| Requantize::new(conv.input.scale, w_scale, conv.output))
-            .collect();
-        let epilogue = Epilogue::new(&conv.bias[channels], weights, &requantize, conv.input.zero_point);
-        let at = step.epilogues + block * EPILOGUE_BYTES;
-        write_epilogue(&epilogue, &mut self.bytes.as_u8_mut()[at..at + EPILOGUE_BYTES]);
+    /// Weights that were packed before, for the same plan.
+    pub fn mapped(packed: Packed) -> Self {
+        Self { bytes: Bytes::Mapped(packed) }
     }
 
     /// All bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.as_u8()
+        match &self.bytes {
+            Bytes::Owned(bytes) => bytes.as_u8(),
+            Bytes::Mapped(packed) => packed,
+        }
     }
 
     /// One block's weights as bytes.
     pub fn i8(&self, step: &Step, block: usize) -> &[i8] {
         let at = step.weights.offset + block * step.weights.stride;
-        &self.bytes.as_i8()[at..at + step.weights.bytes]
+        aligned::as_i8(&self.as_bytes()[at..at + step.weights.bytes])
     }
 
     /// One block's weights as 16-bit numbers.
     pub fn i16(&self, step: &Step, block: usize) -> &[i16] {
         let at = step.weights.offset + block * step.weights.stride;
-        &self.bytes.as_i16()[at / 2..(at + step.weights.bytes) / 2]
+        aligned::as_i16(&self.as_bytes()[at..at + step.weights.bytes])
     }
 
     /// The epilogues of a step's blocks.
@@ -98,6 +88,35 @@ impl Weights {
         let bytes = &self.as_bytes()[step.epilogues..][..step.output.blocks() * EPILOGUE_BYTES];
         bytes.chunks_exact(EPILOGUE_BYTES).map(read_epilogue).collect()
     }
+}
+
+/// Packs one block of output channels.
+fn pack_block(bytes: &mut Aligned, plan: &Plan, step: &Step, conv: &Conv, block: usize, weights: &[i8]) {
+    let taps = conv.kernel * conv.kernel;
+    let at = step.weights.offset + block * step.weights.stride;
+    let range = at..at + step.weights.bytes;
+    let filters = || direct::pack_filters(weights, conv.in_channels, taps);
+    match step.work {
+        Work::First { .. } => first::pack(weights, &mut bytes.as_i8_mut()[range]),
+        Work::Direct { .. } => {
+            (plan.options.kernels.direct.pack)(&filters(), taps, &mut bytes.as_i8_mut()[range]);
+        }
+        Work::Winograd(tiling) if tiling.stored => {
+            let u = &mut bytes.as_i16_mut()[range.start / 2..range.end / 2];
+            (tiling.winograd.weights)(&filters(), u);
+        }
+        Work::Winograd(_) => bytes.as_i8_mut()[range].copy_from_slice(&filters()),
+        Work::Pool { .. } => {}
+    }
+    let channels = block * BLOCK..((block + 1) * BLOCK).min(conv.out_channels);
+    // `Network::check`, without which there is no plan, has seen that all multipliers are usable.
+    let requantize: Vec<Requantize> = conv.weight_scales[channels.clone()]
+        .iter()
+        .filter_map(|&w_scale| Requantize::new(conv.input.scale, w_scale, conv.output))
+        .collect();
+    let epilogue = Epilogue::new(&conv.bias[channels], weights, &requantize, conv.input.zero_point);
+    let at = step.epilogues + block * EPILOGUE_BYTES;
+    write_epilogue(&epilogue, &mut bytes.as_u8_mut()[at..at + EPILOGUE_BYTES]);
 }
 
 fn write_epilogue(epilogue: &Epilogue, bytes: &mut [u8]) {

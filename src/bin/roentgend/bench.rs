@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Of the native backend: keep each thread but the first to one processor.
     #[arg(long)]
     pin: bool,
+    /// Of the native backend: keep packed weights in this folder, and take those that an earlier run kept there.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
     /// Of the native backend: no Winograd convolution.
     #[arg(long)]
     direct_only: bool,
@@ -62,8 +65,9 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
         pin: arguments.pin,
         kernel: arguments.kernel.clone(),
         direct_only: arguments.direct_only,
+        cache: true,
     };
-    let choice = Choice { backend: arguments.backend, engine: &engine };
+    let choice = Choice { backend: arguments.backend, engine: &engine, cache: arguments.cache.clone() };
     let (_, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), choice)?;
     let threads = classifier.threads();
     if arguments.threads != 0 && arguments.threads != threads {

@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
 /// Runs until Ctrl-C, or until the first images are through.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let choice = Choice { backend: Backend::Auto, engine: &native::Config::default() };
+    let choice = Choice { backend: Backend::Auto, engine: &native::Config::default(), cache: None };
     let (bundle, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), choice)?;
     let root = tempfile::Builder::new().prefix("roentgen-demo-").tempdir().context("cannot make a temporary folder")?;
     let port = broker::start(arguments.mqtt_port)?;

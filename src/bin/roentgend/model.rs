@@ -19,22 +19,32 @@ const INSTALLED: &str = "/usr/share/roentgen/models/cxr-vgg16";
 /// How far the backend may be off the golden vectors, in quantization steps: not at all.
 const TOLERANCE: u8 = 0;
 
+/// The folder of `state_dir` in which packed weights are kept.
+const PACKED: &str = "packed";
+
 /// No bundle was given, and there is none where one is looked for.
 #[derive(Debug, thiserror::Error)]
 #[error("no model bundle found; give one with --bundle DIR. Looked in {}", .0.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
 pub(crate) struct NoBundle(Vec<PathBuf>);
 
 /// What is to run the model, and how.
-#[derive(Clone, Copy)]
 pub(crate) struct Choice<'a> {
     pub(crate) backend: Backend,
     pub(crate) engine: &'a native::Config,
+    /// The folder in which packed weights are kept, if they are to be.
+    pub(crate) cache: Option<PathBuf>,
 }
 
 impl<'a> Choice<'a> {
-    /// What the configuration says.
+    /// What the configuration says, for a command that runs once. It keeps nothing in `state_dir`, where a file of another
+    /// user than the daemon's would be in the daemon's way.
     pub(crate) fn of(config: &'a Config) -> Self {
-        Self { backend: config.backend, engine: &config.engine }
+        Self { backend: config.backend, engine: &config.engine, cache: None }
+    }
+
+    /// The same for the daemon.
+    fn of_daemon(config: &'a Config) -> Self {
+        Self { cache: Some(config.state_dir.join(PACKED)), ..Self::of(config) }
     }
 }
 
@@ -97,9 +107,10 @@ pub(crate) fn warn_of_no_gates(bundle: &Bundle) {
 /// Loads an opened bundle into the backend. Its gates are read too: a bundle in which they are unsound cannot be used.
 fn classifier(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<Loaded> {
     Gates::load(bundle)?;
+    let cache = choice.cache.as_deref();
     Ok(match choice.backend {
-        Backend::Auto => Loaded::fastest(bundle, choice.engine)?,
-        Backend::Native => Loaded::Native(Box::new(NativeClassifier::load(bundle, choice.engine)?)),
+        Backend::Auto => Loaded::fastest(bundle, choice.engine, cache)?,
+        Backend::Native => Loaded::Native(Box::new(NativeClassifier::load(bundle, choice.engine, cache)?)),
         Backend::Onnx => Loaded::Onnx(OnnxClassifier::load(bundle)?),
         Backend::Tflite | Backend::Edgetpu => bail!("this backend is not in this build: write auto, native or onnx"),
     })
@@ -138,7 +149,7 @@ pub(crate) fn load_active(config: &Config, another: impl Fn()) -> anyhow::Result
         if turn > 0 {
             another();
         }
-        match load_trusted(directory, &trust, Choice::of(config)) {
+        match load_trusted(directory, &trust, Choice::of_daemon(config)) {
             Ok((bundle, classifier, self_test)) => {
                 let fallback = failed.into_iter().next().map(|(fallback, _)| fallback);
                 if fallback.is_some() {

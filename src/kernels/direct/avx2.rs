@@ -12,9 +12,8 @@
 
 use super::{Direct, Row};
 use crate::kernels::BLOCK;
-use crate::kernels::avx2::{
-    CHANNELS, Channels, PIXELS, WEIGHTS, add_products, as_i16, pack, store_16_bytes, store_i16, widen_u8, zero_point,
-};
+use crate::kernels::avx2::{CHANNELS, PIXELS, WEIGHTS, add_products, as_i16, store_16_bytes, store_i16, widen_u8};
+use crate::kernels::epilogue::avx2::{Channels, pack, zero_point};
 use std::arch::x86_64::*;
 
 /// 6 pixels × 16 channels.

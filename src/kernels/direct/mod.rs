@@ -5,8 +5,14 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avxvnni;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_i8mm;
 pub mod portable;
 
 use super::Epilogue;

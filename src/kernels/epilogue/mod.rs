@@ -2,6 +2,8 @@
 //! [`crate::quant`]; the vector forms that the kernels of an instruction set share are files of their own.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
 
 use super::BLOCK;

@@ -1,7 +1,8 @@
 //! The first layer with AVX2: five `vpmaddwd` for the nine taps of 8 channels.
 
 use super::{First, FirstRow};
-use crate::kernels::avx2::{Channels, broadcast_pair, load_bytes, pack, store_16_bytes, widen_u8, zero_point};
+use crate::kernels::avx2::{broadcast_pair, load_bytes, store_16_bytes, widen_u8};
+use crate::kernels::epilogue::avx2::{Channels, pack, zero_point};
 use crate::kernels::{BLOCK, Epilogue};
 use std::arch::x86_64::*;
 
@@ -64,27 +65,25 @@ fn chunk(
     let channels = [Channels::load(epilogue, first), Channels::load(epilogue, first + 8)];
     let taps = [taps(weights, first), taps(weights, first + 8)];
     let [top, middle, bottom] = rows;
+    let pixel = |at: usize| {
+        let a = broadcast_pair(top, at);
+        let b = broadcast_pair(middle, at);
+        let c = broadcast_pair(bottom, at);
+        let d = broadcast_pair(both, 2 * (at + 2));
+        let e = broadcast_pair(bottom, at + 2);
+        let sum = |taps: &[__m256i; 5]| {
+            let products = _mm256_add_epi32(_mm256_madd_epi16(a, taps[0]), _mm256_madd_epi16(b, taps[1]));
+            let products = _mm256_add_epi32(products, _mm256_madd_epi16(c, taps[2]));
+            let products = _mm256_add_epi32(products, _mm256_madd_epi16(d, taps[3]));
+            _mm256_add_epi32(products, _mm256_madd_epi16(e, taps[4]))
+        };
+        [channels[0].steps(sum(&taps[0])), channels[1].steps(sum(&taps[1]))]
+    };
     let pixels = output.len() / BLOCK;
     for column in (0..pixels).step_by(2) {
-        let mut steps = [_mm256_setzero_si256(); 4];
-        for x in 0..2 {
-            let at = column + x;
-            let pairs = [
-                broadcast_pair(top, at),
-                broadcast_pair(middle, at),
-                broadcast_pair(bottom, at),
-                broadcast_pair(both, 2 * (at + 2)),
-                broadcast_pair(bottom, at + 2),
-            ];
-            for (half, (taps, channels)) in taps.iter().zip(&channels).enumerate() {
-                let mut sum = _mm256_madd_epi16(pairs[0], taps[0]);
-                for (pair, tap) in pairs.iter().zip(taps).skip(1) {
-                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(*pair, *tap));
-                }
-                steps[2 * x + half] = channels.steps(sum);
-            }
-        }
-        let bytes = pack(steps, zero_point);
+        let [a, b] = pixel(column);
+        let [c, d] = pixel(column + 1);
+        let bytes = pack([a, b, c, d], zero_point);
         let output = &mut output[column * BLOCK + first..];
         store_16_bytes(output, 0, _mm256_castsi256_si128(bytes));
         if column + 1 < pixels {

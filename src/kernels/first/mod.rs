@@ -7,6 +7,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512vnni;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
+#[cfg(target_arch = "aarch64")]
+pub mod neon_dot;
 pub mod portable;
 
 use super::{BLOCK, Epilogue};

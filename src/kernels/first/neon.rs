@@ -2,12 +2,13 @@
 //!
 //! A row is done half a block (16 channels) at a time: nine taps of 16 weights fill 18 registers as i16, three hold eight
 //! columns of the window's rows, four the sums. So a pixel costs its 36 multiplications and its requantization, no load.
-#![allow(unsafe_code)] // Loads.
+#![allow(unsafe_code)] // Loads and instructions.
 
 use super::{First, FirstRow, PACKED_BYTES};
 use crate::kernels::BLOCK;
 use crate::kernels::neon::{Requantizer, store_u8x16};
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 /// Four pixels × 16 channels, with SMLAL by lane.
 pub(crate) const FIRST: First = First {
@@ -40,12 +41,17 @@ fn row(task: FirstRow<'_>) {
     let FirstRow { image, row, weights, epilogue, output } = task;
     let columns = output.len() / BLOCK;
     let stride = columns + 2;
+    // Eight columns of each row of the window are loaded for four pixels; the last ones reach into the slack.
+    let reach = columns.next_multiple_of(4) + 4;
+    let rows: [&[u8]; 3] = std::array::from_fn(|ky| &image[(row + ky) * stride..][..reach]);
     for half in 0..2 {
         let taps = load_taps(weights, half);
         let requantizer = Requantizer::<4>::new(epilogue, half * HALF);
         for (index, pixels) in output.chunks_mut(4 * BLOCK).enumerate() {
-            let x = std::array::from_fn(|ky| load_row(image, (row + ky) * stride + 4 * index));
-            let x: [int16x8_t; 3] = x;
+            let x = rows.map(|row| {
+                // SAFETY: eight bytes from the group's first column, of which the last is that of the last group.
+                vreinterpretq_s16_u16(vmovl_u8(unsafe { vld1_u8(row.as_ptr().add(4 * index)) }))
+            });
             let sums = [
                 pixel!(requantizer.bias, taps, x, 0 1 2),
                 pixel!(requantizer.bias, taps, x, 1 2 3),
@@ -59,41 +65,38 @@ fn row(task: FirstRow<'_>) {
     }
 }
 
-/// Adds the products of one tap's weights with the grey level in lane `LANE`.
-#[inline]
+/// Adds the products of one tap's weights with the grey level in lane `LANE`: instructions and not intrinsics, since the
+/// compiler would widen the weights before the loop, to twice the registers, and spill them.
 #[target_feature(enable = "neon")]
-fn tap<const LANE: i32>(sums: [int32x4_t; 4], taps: [int16x8_t; 2], x: int16x8_t) -> [int32x4_t; 4] {
-    [
-        vmlal_laneq_s16::<LANE>(sums[0], vget_low_s16(taps[0]), x),
-        vmlal_high_laneq_s16::<LANE>(sums[1], taps[0], x),
-        vmlal_laneq_s16::<LANE>(sums[2], vget_low_s16(taps[1]), x),
-        vmlal_high_laneq_s16::<LANE>(sums[3], taps[1], x),
-    ]
-}
-
-/// Eight columns of the image, from the byte `at`: after the last column they reach into the next row or the slack.
 #[inline]
-#[target_feature(enable = "neon")]
-fn load_row(image: &[u8], at: usize) -> int16x8_t {
-    let bytes = &image[at..at + 8];
-    // SAFETY: the slice has eight bytes.
-    vreinterpretq_s16_u16(vmovl_u8(unsafe { vld1_u8(bytes.as_ptr()) }))
+fn tap<const LANE: i32>(mut sums: [int32x4_t; 4], taps: [int16x8_t; 2], x: int16x8_t) -> [int32x4_t; 4] {
+    for (sums, taps) in sums.chunks_exact_mut(2).zip(taps) {
+        let (mut low, mut high) = (sums[0], sums[1]);
+        // SAFETY: it computes with registers only.
+        unsafe {
+            asm!(
+                "smlal {low:v}.4s, {taps:v}.4h, {x:v}.h[{lane}]",
+                "smlal2 {high:v}.4s, {taps:v}.8h, {x:v}.h[{lane}]",
+                low = inout(vreg) low, high = inout(vreg) high, taps = in(vreg) taps, x = in(vreg_low16) x,
+                lane = const LANE,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        (sums[0], sums[1]) = (low, high);
+    }
+    sums
 }
 
 #[target_feature(enable = "neon")]
 fn load_taps(weights: &[i8], half: usize) -> Taps {
     let weights = &weights[..PACKED_BYTES];
-    let mut taps = [[vdupq_n_s16(0); 2]; 9];
-    for ky in 0..3 {
-        for eight in 0..2 {
-            let at = (ky * BLOCK + half * HALF + eight * 8) * 4;
-            let weights = &weights[at..at + 32];
-            // SAFETY: the slice has 32 bytes. They are four of each channel: three columns and a zero.
-            let columns = unsafe { vld4_s8(weights.as_ptr()) };
-            for (kx, column) in [columns.0, columns.1, columns.2].into_iter().enumerate() {
-                taps[3 * ky + kx][eight] = vmovl_s8(column);
-            }
-        }
-    }
-    taps
+    // Three columns of a kernel row and a zero, of eight channels.
+    let row = |ky: usize, eight: usize| {
+        let at = (ky * BLOCK + half * HALF + eight * 8) * 4;
+        let weights = &weights[at..at + 32];
+        // SAFETY: the slice has 32 bytes.
+        let columns = unsafe { vld4_s8(weights.as_ptr()) };
+        [columns.0, columns.1, columns.2]
+    };
+    std::array::from_fn(|tap| std::array::from_fn(|eight| vmovl_s8(row(tap / 3, eight)[tap % 3])))
 }

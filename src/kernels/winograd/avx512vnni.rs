@@ -4,17 +4,19 @@
 //! register tile is that of the [direct kernel](crate::kernels::direct): 14 tiles (in the place of pixels) × 32 channels, two
 //! input channels a step. U of one point, which every group of 14 tiles reads again, is 64 bytes an input channel and stays
 //! in the first cache; V is streamed. U: point, input block, pair of channels (16), output channel (32), channel of the pair.
+//! M: tile, point, output channel.
 //!
-//! A block of a pixel's channels is one register of i16, so the input's transform works on whole registers; M's sums are two
-//! registers of i32 a point. The transform of weights works on pairs of channels as they lie in U: 16 output channels a
-//! register.
+//! A block of a channel's numbers is one register of i16, so the transforms of inputs and of weights work on whole registers.
+//! U's pairs are made by unpacking, which works on the four quarters of a register: it leaves, of 32 output channels, the even
+//! groups of four in one register and the odd ones in the other. That order stays, through M, until the bytes are packed.
 #![allow(unsafe_code)] // The entries from the table, loads, stores, and the instruction by name.
 
-use super::{InputTiles, Multiply, OutputTiles, Winograd};
+use super::{Fly, FlyMultiply, InputTiles, Multiply, OutputTiles, Winograd};
 use crate::kernels::BLOCK;
-use crate::kernels::epilogue::avx512vnni::{Lanes, Sums};
+use crate::kernels::epilogue::avx512vnni::Lanes;
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// 14 tiles × 32 channels.
 pub(crate) const F4: Winograd = Winograd {
@@ -26,6 +28,11 @@ pub(crate) const F4: Winograd = Winograd {
     input: |tiles| unsafe { input(tiles) },
     // SAFETY: as above.
     multiply: |task| unsafe { multiply(task) },
+    fly: Some(Fly {
+        scratch_count: |blocks| 6 * blocks * U_BLOCK,
+        // SAFETY: as above.
+        multiply: |task| unsafe { multiply_filters(task) },
+    }),
     // SAFETY: as above.
     output: |tiles| unsafe { output(tiles) },
 };
@@ -53,38 +60,72 @@ fn load<T>(from: &[T]) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn store<T>(to: &mut [T], value: __m512i) {
     let to = &mut to[..64 / size_of::<T>()];
-    // SAFETY: the slice holds 64 bytes, and T is i16 or i32 here, which may have any bits.
+    // SAFETY: the slice holds 64 bytes, and T is an integer here, which may have any bits.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), value) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn weights(filters: &[i8], u: &mut [i16]) {
-    let blocks = filters.len() / (9 * BLOCK * BLOCK);
+    let row = filters.len() / (9 * BLOCK * BLOCK) * 6 * U_BLOCK;
+    for (y, u) in u.chunks_exact_mut(row.max(1)).enumerate().take(6) {
+        weights_row(filters, y, u);
+    }
+}
+
+/// One row of points of U. A row at a time, since its six points are written a power of two bytes apart, where six lines share
+/// a set of the first cache but 36 would not.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn weights_row(filters: &[i8], row: usize, u: &mut [i16]) {
+    match row {
+        0 => weights_row_of::<0>(filters, u),
+        1 => weights_row_of::<1>(filters, u),
+        2 => weights_row_of::<2>(filters, u),
+        3 => weights_row_of::<3>(filters, u),
+        4 => weights_row_of::<4>(filters, u),
+        _ => weights_row_of::<5>(filters, u),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn weights_row_of<const ROW: usize>(filters: &[i8], u: &mut [i16]) {
+    let point = filters.len() / (9 * BLOCK * BLOCK) * U_BLOCK;
     for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
-        let (first, second) = filters.split_at(9 * BLOCK);
-        // Taps of 16 output channels × the two input channels, for either half of the output channels.
-        let mut taps = [[_mm512_setzero_si512(); 9]; 2];
-        for tap in 0..9 {
-            let channel = |filters: &[i8]| {
-                let filters = &filters[tap * BLOCK..][..BLOCK];
-                // SAFETY: the slice holds 32 bytes. In the order of quarters 0, 2, 1, 3 unpacking gives what is wanted.
-                _mm256_permute4x64_epi64::<0b11_01_10_00>(unsafe { _mm256_loadu_si256(filters.as_ptr().cast()) })
-            };
-            let (first, second) = (channel(first), channel(second));
-            taps[0][tap] = _mm512_cvtepi8_epi16(_mm256_unpacklo_epi8(first, second));
-            taps[1][tap] = _mm512_cvtepi8_epi16(_mm256_unpackhi_epi8(first, second));
+        let points = [filter_row::<ROW>(filters), filter_row::<ROW>(&filters[9 * BLOCK..])];
+        for x in 0..6 {
+            let at = x * point + pair * STEP;
+            store(&mut u[at..], _mm512_unpacklo_epi16(points[0][x], points[1][x]));
+            store(&mut u[at + BLOCK..], _mm512_unpackhi_epi16(points[0][x], points[1][x]));
         }
-        for (half, taps) in taps.iter().enumerate() {
-            // G g, a column of the filter at a time; then (G g) Gᵀ.
-            let columns: [[__m512i; 6]; 3] = std::array::from_fn(|x| filter_points(taps[x], taps[x + 3], taps[x + 6]));
-            for y in 0..6 {
-                let points = filter_points(columns[0][y], columns[1][y], columns[2][y]);
-                for (x, &value) in points.iter().enumerate() {
-                    let at = ((y * 6 + x) * blocks + pair / 16) * U_BLOCK + pair % 16 * STEP + half * BLOCK;
-                    store(&mut u[at..], value);
-                }
-            }
+    }
+}
+
+/// One row of points of one input channel's filters.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn filter_row<const ROW: usize>(filters: &[i8]) -> [__m512i; 6] {
+    let filters = &filters[..9 * BLOCK];
+    // SAFETY: the slice holds 32 bytes of each of nine taps.
+    let tap = |tap: usize| unsafe { _mm256_loadu_si256(filters.as_ptr().add(tap * BLOCK).cast()) };
+    // A row of G g, a column of the filter at a time; then (G g) Gᵀ.
+    let column = |x: usize| filter_point::<ROW>(tap(x), tap(x + 3), tap(x + 6));
+    filter_points(column(0), column(1), column(2))
+}
+
+/// One row of G times a column of three, widened.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn filter_point<const ROW: usize>(a: __m256i, b: __m256i, c: __m256i) -> __m512i {
+    let (a, b, c) = (_mm512_cvtepi8_epi16(a), _mm512_cvtepi8_epi16(b), _mm512_cvtepi8_epi16(c));
+    match ROW {
+        0 => _mm512_add_epi16(_mm512_slli_epi16::<2>(a), _mm512_slli_epi16::<1>(a)),
+        1 => {
+            let sum = _mm512_add_epi16(_mm512_add_epi16(a, b), c);
+            _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_slli_epi16::<2>(sum))
         }
+        2 => _mm512_slli_epi16::<2>(_mm512_sub_epi16(_mm512_sub_epi16(b, a), c)),
+        3 => _mm512_add_epi16(_mm512_add_epi16(a, _mm512_slli_epi16::<1>(b)), _mm512_slli_epi16::<2>(c)),
+        4 => _mm512_add_epi16(_mm512_sub_epi16(a, _mm512_slli_epi16::<1>(b)), _mm512_slli_epi16::<2>(c)),
+        _ => c,
     }
 }
 
@@ -113,85 +154,133 @@ fn input(task: InputTiles<'_>) {
     let count = tile_rows.len() * tile_columns;
     let v = &mut v[..POINTS * count * BLOCK];
     for (index, tile_row) in tile_rows.enumerate() {
-        let rows =
-            &input[plane.window(block, tile_row * 4, 3)..][..5 * plane.row_bytes() + (4 * tile_columns + 2) * BLOCK];
-        let column = |x: usize| {
-            input_points(std::array::from_fn(|y| {
-                let pixel = &rows[y * plane.row_bytes() + x * BLOCK..][..BLOCK];
-                // SAFETY: the slice holds 32 bytes.
-                _mm512_cvtepu8_epi16(unsafe { _mm256_loadu_si256(pixel.as_ptr().cast()) })
-            }))
-        };
-        // Bᵀ d, a column of inputs at a time; a tile shares its last two columns with the next.
-        let (mut first, mut second) = (column(0), column(1));
-        for tile in 0..tile_columns {
-            let columns =
-                [first, second, column(4 * tile + 2), column(4 * tile + 3), column(4 * tile + 4), column(4 * tile + 5)];
-            (first, second) = (columns[4], columns[5]);
-            for y in 0..6 {
-                // (Bᵀ d) B.
-                let points = input_points(std::array::from_fn(|x| columns[x][y]));
-                for (x, &value) in points.iter().enumerate() {
-                    store(&mut v[((y * 6 + x) * count + index * tile_columns + tile) * BLOCK..], value);
+        let rows = &input[plane.window(block, tile_row * 4, 3)..];
+        let v = &mut v[index * tile_columns * BLOCK..];
+        // Two rows of points at a time: a tile's 36 would not fit the registers.
+        input_rows::<0>(rows, plane.row_bytes(), tile_columns, count, v);
+        input_rows::<1>(rows, plane.row_bytes(), tile_columns, count, v);
+        input_rows::<2>(rows, plane.row_bytes(), tile_columns, count, v);
+    }
+}
+
+/// Of a row of tiles, whose inputs begin `rows`, the [points of a pair](input_pair) in V, whose points are `count` tiles apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn input_rows<const PAIR: usize>(rows: &[u8], row_bytes: usize, tiles: usize, count: usize, v: &mut [i16]) {
+    let rows = &rows[..5 * row_bytes + (4 * tiles + 2) * BLOCK];
+    let column = |x: usize| {
+        // SAFETY: `rows` holds five rows and 4 · tiles + 2 pixels of 32 bytes of the sixth, and every x is below that.
+        let pixel = |y: usize| unsafe { _mm256_loadu_si256(rows.as_ptr().add(y * row_bytes + x * BLOCK).cast()) };
+        let pixel = |y: usize| _mm512_cvtepu8_epi16(pixel(y));
+        input_pair::<PAIR>([pixel(0), pixel(1), pixel(2), pixel(3), pixel(4), pixel(5)])
+    };
+    // Bᵀ d, a column of inputs at a time; a tile shares its last two columns with the next.
+    let (mut first, mut second) = (column(0), column(1));
+    for tile in 0..tiles {
+        let x = 4 * tile;
+        let columns = [first, second, column(x + 2), column(x + 3), column(x + 4), column(x + 5)];
+        (first, second) = (columns[4], columns[5]);
+        for (index, y) in [[0, 5], [1, 2], [3, 4]][PAIR].into_iter().enumerate() {
+            // (Bᵀ d) B.
+            let column = |x: usize| columns[x][index];
+            let row = [column(0), column(1), column(2), column(3), column(4), column(5)];
+            for (pair, x) in [[0, 5], [1, 2], [3, 4]].into_iter().enumerate() {
+                let points = match pair {
+                    0 => input_pair::<0>(row),
+                    1 => input_pair::<1>(row),
+                    _ => input_pair::<2>(row),
+                };
+                for (x, value) in x.into_iter().zip(points) {
+                    store(&mut v[((y * 6 + x) * count + tile) * BLOCK..], value);
                 }
             }
         }
     }
 }
 
-/// Bᵀ times a column of six.
+/// Two of Bᵀ's six rows times a column: its first and last, the two of ±1, or the two of ±2, which share their sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn input_points(d: [__m512i; 6]) -> [__m512i; 6] {
-    let even = _mm512_sub_epi16(d[4], _mm512_slli_epi16::<2>(d[2]));
-    let odd = _mm512_sub_epi16(d[3], _mm512_slli_epi16::<2>(d[1]));
-    let near = _mm512_sub_epi16(d[4], d[2]);
-    let twice = _mm512_slli_epi16::<1>(_mm512_sub_epi16(d[3], d[1]));
-    [
-        _mm512_add_epi16(_mm512_slli_epi16::<2>(_mm512_sub_epi16(d[0], d[2])), near),
-        _mm512_add_epi16(even, odd),
-        _mm512_sub_epi16(even, odd),
-        _mm512_add_epi16(near, twice),
-        _mm512_sub_epi16(near, twice),
-        _mm512_sub_epi16(_mm512_sub_epi16(d[5], d[3]), _mm512_slli_epi16::<1>(twice)),
-    ]
+fn input_pair<const PAIR: usize>(d: [__m512i; 6]) -> [__m512i; 2] {
+    let (add, sub) = (|a, b| _mm512_add_epi16(a, b), |a, b| _mm512_sub_epi16(a, b));
+    let near = sub(d[4], d[2]);
+    let twice = _mm512_slli_epi16::<1>(sub(d[3], d[1]));
+    match PAIR {
+        0 => [add(_mm512_slli_epi16::<2>(sub(d[0], d[2])), near), sub(sub(d[5], d[3]), _mm512_slli_epi16::<1>(twice))],
+        1 => {
+            let even = sub(d[4], _mm512_slli_epi16::<2>(d[2]));
+            let odd = sub(d[3], _mm512_slli_epi16::<2>(d[1]));
+            [add(even, odd), sub(even, odd)]
+        }
+        _ => [add(near, twice), sub(near, twice)],
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply(mut task: Multiply<'_>) {
+fn multiply(task: Multiply<'_>) {
+    let Multiply { v, blocks, tiles, range, u, m } = task;
+    let mut product = Product { v, tiles, range, m };
+    for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate().take(POINTS) {
+        multiply_point(&mut product, point, u);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn multiply_filters(task: FlyMultiply<'_>) {
+    let FlyMultiply { v, blocks, tiles, range, filters, scratch, m } = task;
+    let mut product = Product { v, tiles, range, m };
+    for row in 0..6 {
+        let u = &mut scratch[..6 * blocks * U_BLOCK];
+        weights_row(filters, row, u);
+        for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate() {
+            multiply_point(&mut product, row * 6 + point, u);
+        }
+    }
+}
+
+/// A [`Multiply`] but for U.
+struct Product<'a> {
+    v: &'a [i16],
+    tiles: usize,
+    range: Range<usize>,
+    m: &'a mut [i32],
+}
+
+/// One point of all tiles of the range; `u` is U's of this point.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn multiply_point(task: &mut Product<'_>, point: usize, u: &[i16]) {
     let tiles = task.range.len();
     let count = tiles.div_ceil(14);
-    for point in 0..POINTS {
-        for group in 0..count {
-            let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
-            match to - from {
-                1 => multiply_tile::<1>(&mut task, point, from),
-                2 => multiply_tile::<2>(&mut task, point, from),
-                3 => multiply_tile::<3>(&mut task, point, from),
-                4 => multiply_tile::<4>(&mut task, point, from),
-                5 => multiply_tile::<5>(&mut task, point, from),
-                6 => multiply_tile::<6>(&mut task, point, from),
-                7 => multiply_tile::<7>(&mut task, point, from),
-                8 => multiply_tile::<8>(&mut task, point, from),
-                9 => multiply_tile::<9>(&mut task, point, from),
-                10 => multiply_tile::<10>(&mut task, point, from),
-                11 => multiply_tile::<11>(&mut task, point, from),
-                12 => multiply_tile::<12>(&mut task, point, from),
-                13 => multiply_tile::<13>(&mut task, point, from),
-                _ => multiply_tile::<14>(&mut task, point, from),
-            }
+    for group in 0..count {
+        let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
+        match to - from {
+            1 => multiply_tile::<1>(task, point, u, from),
+            2 => multiply_tile::<2>(task, point, u, from),
+            3 => multiply_tile::<3>(task, point, u, from),
+            4 => multiply_tile::<4>(task, point, u, from),
+            5 => multiply_tile::<5>(task, point, u, from),
+            6 => multiply_tile::<6>(task, point, u, from),
+            7 => multiply_tile::<7>(task, point, u, from),
+            8 => multiply_tile::<8>(task, point, u, from),
+            9 => multiply_tile::<9>(task, point, u, from),
+            10 => multiply_tile::<10>(task, point, u, from),
+            11 => multiply_tile::<11>(task, point, u, from),
+            12 => multiply_tile::<12>(task, point, u, from),
+            13 => multiply_tile::<13>(task, point, u, from),
+            _ => multiply_tile::<14>(task, point, u, from),
         }
     }
 }
 
 /// `N` tiles of the range, from `from` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_tile<const N: usize>(task: &mut Multiply<'_>, point: usize, from: usize) {
-    let Multiply { v, blocks, tiles, ref range, u, .. } = *task;
+fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize) {
     let mut sums = [[_mm512_setzero_si512(); 2]; N];
-    let u = &u[point * blocks * U_BLOCK..][..blocks * U_BLOCK];
+    let first = task.range.start + from;
     for (block, u) in u.chunks_exact(U_BLOCK).enumerate() {
-        let v = &v[((block * POINTS + point) * tiles + range.start + from) * BLOCK..][..N * BLOCK];
+        let at = |point: usize| ((block * POINTS + point) * task.tiles + first) * BLOCK;
+        let v = &task.v[at(point)..][..N * BLOCK];
+        fetch_ahead::<N>(task.v, at(if point + 1 < POINTS { point + 1 } else { 0 }));
         for (step, u) in u.chunks_exact(STEP).enumerate() {
             let u = [load(u), load(&u[BLOCK..])];
             for (n, sums) in sums.iter_mut().enumerate() {
@@ -203,10 +292,22 @@ fn multiply_tile<const N: usize>(task: &mut Multiply<'_>, point: usize, from: us
             }
         }
     }
-    let m = &mut task.m[(point * range.len() + from) * BLOCK..][..N * BLOCK];
-    for (sums, m) in sums.iter().zip(m.chunks_exact_mut(BLOCK)) {
+    let m = &mut task.m[from * POINTS * BLOCK..][..N * POINTS * BLOCK];
+    for (sums, m) in sums.iter().zip(m.chunks_exact_mut(POINTS * BLOCK)) {
+        let m = &mut m[point * BLOCK..];
         store(m, sums[0]);
         store(&mut m[16..], sums[1]);
+    }
+}
+
+/// Brings `N` tiles of V near: those of the next point lie where no processor expects them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn fetch_ahead<const N: usize>(v: &[i16], from: usize) {
+    for n in 0..N {
+        let line = v.as_ptr().wrapping_add(from + n * BLOCK);
+        // SAFETY: a prefetch changes nothing and reads nothing that the program sees, at whatever address.
+        unsafe { asm!("prefetcht1 byte ptr [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
     }
 }
 
@@ -227,38 +328,81 @@ fn output(task: OutputTiles<'_>) {
     let OutputTiles { m, rows, columns, epilogue, pool, output, row_bytes } = task;
     let tile_columns = columns.div_ceil(4);
     let count = rows.div_ceil(4) * tile_columns;
-    let m = &m[..POINTS * count * BLOCK];
-    let lanes = Lanes::new(epilogue);
-    for tile in 0..count {
+    let lanes = Lanes::new_unpacked(epilogue);
+    for (tile, m) in m.chunks_exact(POINTS * BLOCK).enumerate().take(count) {
         let (row, column) = (tile / tile_columns * 4, tile % tile_columns * 4);
-        // Aᵀ M, a column of points at a time; then (Aᵀ M) A, a row at a time.
-        let mut half = [[[_mm512_setzero_si512(); 2]; 6]; 4];
-        for x in 0..6 {
-            for side in 0..2 {
-                let sums = std::array::from_fn(|y| load(&m[((y * 6 + x) * count + tile) * BLOCK + side * 16..]));
-                let sums = output_points(sums);
-                for y in 0..4 {
-                    half[y][x][side] = sums[y];
+        let (rows, columns) = ((rows - row).min(4), (columns - column).min(4));
+        if pool {
+            let (low, high) = (pooled(m, 0, &lanes), pooled(m, 1, &lanes));
+            for y in 0..rows / 2 {
+                let bytes = lanes.join(low[y], high[y]);
+                let at = (row / 2 + y) * row_bytes + column / 2 * BLOCK;
+                store_pixels(&mut output[at..], columns / 2, bytes);
+            }
+        } else {
+            let (low, high) = (whole(m, 0, &lanes), whole(m, 1, &lanes));
+            for y in 0..rows {
+                for pair in 0..columns.div_ceil(2) {
+                    let bytes = lanes.join(low[y][pair], high[y][pair]);
+                    let at = (row + y) * row_bytes + (column + 2 * pair) * BLOCK;
+                    store_pixels(&mut output[at..], columns - 2 * pair, bytes);
                 }
             }
         }
-        let (rows, columns) = ((rows - row).min(4), (columns - column).min(4));
-        if pool {
-            for y in (0..rows - rows % 2).step_by(2) {
-                let (top, bottom) = (pixels(&half[y]), pixels(&half[y + 1]));
-                let pooled = std::array::from_fn(|x| {
-                    max(max(top[2 * x], top[2 * x + 1]), max(bottom[2 * x], bottom[2 * x + 1]))
-                });
-                let at = (row + y) / 2 * row_bytes + column / 2 * BLOCK;
-                store_some::<2>(&lanes, &pooled, columns / 2, &mut output[at..]);
-            }
-        } else {
-            for (y, half) in half.iter().enumerate().take(rows) {
-                let at = (row + y) * row_bytes + column * BLOCK;
-                store_some::<4>(&lanes, &pixels(half), columns, &mut output[at..]);
-            }
+    }
+}
+
+/// Half a tile's outputs (16 channels), requantized: rows, pairs of pixels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn whole(m: &[i32], half: usize, lanes: &Lanes) -> [[__m512i; 2]; 4] {
+    let sums = sums(m, half);
+    let mut pixels = [[_mm512_setzero_si512(); 2]; 4];
+    for (pixels, sums) in pixels.iter_mut().zip(&sums) {
+        for pair in 0..2 {
+            pixels[pair] = lanes.requantize(half, sums[2 * pair], sums[2 * pair + 1]);
         }
     }
+    pixels
+}
+
+/// The same, of the maxima of 2 × 2 cells: since no multiplier is below 0, the greatest sum has the greatest byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn pooled(m: &[i32], half: usize, lanes: &Lanes) -> [__m512i; 2] {
+    let sums = sums(m, half);
+    let mut pixels = [_mm512_setzero_si512(); 2];
+    for (y, pixels) in pixels.iter_mut().enumerate() {
+        let (top, bottom) = (&sums[2 * y], &sums[2 * y + 1]);
+        let left = _mm512_max_epi32(_mm512_max_epi32(top[0], top[1]), _mm512_max_epi32(bottom[0], bottom[1]));
+        let right = _mm512_max_epi32(_mm512_max_epi32(top[2], top[3]), _mm512_max_epi32(bottom[2], bottom[3]));
+        *pixels = lanes.requantize(half, left, right);
+    }
+    pixels
+}
+
+/// The true sums of half a tile's outputs (16 channels): of 576 × them the inverse of 9 leaves 2⁶ ×.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn sums(m: &[i32], half: usize) -> [[__m512i; 4]; 4] {
+    let m = &m[half * 16..POINTS * BLOCK];
+    let inverse = _mm512_set1_epi32(super::F4.inverse);
+    // Aᵀ M, a column of points at a time; then (Aᵀ M) A, a row at a time.
+    let mut rows = [[_mm512_setzero_si512(); 6]; 4];
+    for x in 0..6 {
+        let point = |y: usize| load(&m[(y * 6 + x) * BLOCK..]);
+        let sums = output_points([point(0), point(1), point(2), point(3), point(4), point(5)]);
+        for (row, sum) in rows.iter_mut().zip(sums) {
+            row[x] = sum;
+        }
+    }
+    let mut sums = [[_mm512_setzero_si512(); 4]; 4];
+    for (sums, row) in sums.iter_mut().zip(rows) {
+        for (sum, scaled) in sums.iter_mut().zip(output_points(row)) {
+            *sum = _mm512_srai_epi32::<6>(_mm512_mullo_epi32(scaled, inverse));
+        }
+    }
+    sums
 }
 
 /// Aᵀ times a column of six.
@@ -276,36 +420,15 @@ fn output_points(m: [__m512i; 6]) -> [__m512i; 4] {
     ]
 }
 
-/// The true sums of a row of four outputs: of 576 × them the inverse of 9 leaves 2⁶ ×.
+/// Stores two pixels, or the first of them where only one is left.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn pixels(half: &[Sums; 6]) -> [Sums; 4] {
-    let inverse = _mm512_set1_epi32(super::F4.inverse);
-    let mut pixels = [[_mm512_setzero_si512(); 2]; 4];
-    for side in 0..2 {
-        let sums = output_points(std::array::from_fn(|x| half[x][side]));
-        for (pixel, sum) in pixels.iter_mut().zip(sums) {
-            pixel[side] = _mm512_srai_epi32::<6>(_mm512_mullo_epi32(sum, inverse));
-        }
-    }
-    pixels
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn max(a: Sums, b: Sums) -> Sums {
-    [_mm512_max_epi32(a[0], b[0]), _mm512_max_epi32(a[1], b[1])]
-}
-
-/// Stores the first `count` of `N` pixels.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn store_some<const N: usize>(lanes: &Lanes, pixels: &[Sums; N], count: usize, output: &mut [u8]) {
-    if count == N {
-        lanes.store(pixels, output);
-    } else {
-        let mut bytes = [0; 4 * BLOCK];
-        lanes.store(pixels, &mut bytes);
-        output[..count * BLOCK].copy_from_slice(&bytes[..count * BLOCK]);
+fn store_pixels(output: &mut [u8], count: usize, bytes: __m512i) {
+    if count >= 2 {
+        store(output, bytes);
+    } else if count == 1 {
+        let output = &mut output[..BLOCK];
+        // SAFETY: the slice holds 32 bytes.
+        unsafe { _mm256_storeu_si256(output.as_mut_ptr().cast(), _mm512_castsi512_si256(bytes)) }
     }
 }

@@ -36,6 +36,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512vnni;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avxvnni;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod portable;
@@ -58,6 +60,8 @@ pub struct Winograd {
     pub input: fn(tiles: InputTiles<'_>),
     /// Sums U ⊙ V over all input channels.
     pub multiply: fn(multiply: Multiply<'_>),
+    /// `weights` and `multiply` in one, where a kernel does that better: call [`Winograd::multiply_filters`].
+    pub fly: Option<Fly>,
     /// Transforms back, requantizes, pools, stores.
     pub output: fn(tiles: OutputTiles<'_>),
 }
@@ -90,7 +94,8 @@ pub struct Multiply<'a> {
     pub range: Range<usize>,
     /// U of the block of output channels; aligned to 64 bytes.
     pub u: &'a [i16],
-    /// M: point, tile of `range`, output channel (32); all are written; aligned to 64 bytes.
+    /// M, α² sums × 32 output channels for each tile of `range`, in the kernel's own order: all are written; aligned to 64
+    /// bytes.
     pub m: &'a mut [i32],
 }
 
@@ -113,6 +118,34 @@ pub struct OutputTiles<'a> {
     pub row_bytes: usize,
 }
 
+/// The products of [`Multiply`], from filters.
+#[derive(Debug)]
+pub struct FlyMultiply<'a> {
+    /// As in [`Multiply`].
+    pub v: &'a [i16],
+    /// Blocks of input channels.
+    pub blocks: usize,
+    /// Tiles that `v` holds.
+    pub tiles: usize,
+    /// Which of them.
+    pub range: Range<usize>,
+    /// The block's [filters](super::direct::pack_filters).
+    pub filters: &'a [i8],
+    /// At least [`Winograd::scratch_count`] numbers, of any value; aligned to 64 bytes.
+    pub scratch: &'a mut [i16],
+    /// As in [`Multiply`].
+    pub m: &'a mut [i32],
+}
+
+/// Multiplication with U made on the fly, a part of the points at a time, so that U never leaves the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct Fly {
+    /// Numbers of scratch for so many blocks of input channels.
+    pub scratch_count: fn(blocks: usize) -> usize,
+    /// Makes U and sums U ⊙ V over all input channels.
+    pub multiply: fn(fly: FlyMultiply<'_>),
+}
+
 impl Winograd {
     /// α²: the points of a transformed tile.
     pub fn points(&self) -> usize {
@@ -129,13 +162,35 @@ impl Winograd {
         self.points() * blocks * BLOCK * BLOCK
     }
 
+    /// Numbers of scratch that [`Winograd::multiply_filters`] wants.
+    pub fn scratch_count(&self, blocks: usize) -> usize {
+        self.fly.map_or(self.weight_count(blocks), |fly| (fly.scratch_count)(blocks))
+    }
+
+    /// Sums U ⊙ V, with U made from the block's filters in scratch instead of read.
+    pub fn multiply_filters(&self, fly: FlyMultiply<'_>) {
+        if let Some(kernel) = self.fly {
+            return (kernel.multiply)(fly);
+        }
+        let FlyMultiply { v, blocks, tiles, range, filters, scratch, m } = fly;
+        let u = &mut scratch[..self.weight_count(blocks)];
+        (self.weights)(filters, u);
+        (self.multiply)(Multiply { v, blocks, tiles, range, u, m });
+    }
+
     /// Whether the result is exact for one output channel with these weights, whatever the input: the derivation stands
     /// above.
     pub fn is_exact_for(&self, weights: &[i8]) -> bool {
         let sum = |sign: i64| weights.iter().map(|&w| (sign * i64::from(w)).max(0)).sum::<i64>();
+        self.is_exact_up_to(sum(1).max(sum(-1)))
+    }
+
+    /// The same for all output channels of which neither the sum of the positive weights nor that of the negative ones
+    /// without their sign is more than `greatest_sum`.
+    pub fn is_exact_up_to(&self, greatest_sum: i64) -> bool {
         // 2²⁵ for m = 4, where 576 = 9·2⁶; 2²⁹ for m = 2, where the factor is 4.
         let limit = if self.tile == 4 { 1 << 25 } else { 1 << 29 };
-        255 * sum(1).max(sum(-1)) < limit
+        255 * greatest_sum < limit
     }
 }
 

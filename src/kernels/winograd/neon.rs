@@ -22,6 +22,7 @@ pub(crate) const F4: Winograd = Winograd {
     // SAFETY: `available` hands it out after the detection of NEON only.
     input: |tiles| unsafe { input(tiles) },
     multiply: multiply::multiply,
+    fly: None,
     // SAFETY: `available` hands it out after the detection of NEON only.
     output: |tiles| unsafe { output(tiles) },
 };
@@ -41,15 +42,16 @@ fn weights(filters: &[i8], u: &mut [i16]) {
     let u = &mut u[..POINTS * channels * BLOCK];
     for (c, filters) in filters.chunks_exact(9 * BLOCK).enumerate() {
         for o in (0..BLOCK).step_by(8) {
+            let first = (o / HALF * channels + c) * HALF + o % HALF;
             let tap = |tap: usize| {
                 // SAFETY: a chunk has nine taps of 32 weights, of which these are eight.
                 vmovl_s8(unsafe { vld1_s8(filters.as_ptr().add(tap * BLOCK + o)) })
             };
             let half: [[int16x8_t; A]; 3] = std::array::from_fn(|x| filter([tap(x), tap(3 + x), tap(6 + x)]));
             for y in 0..A {
-                let row = filter([half[0][y], half[1][y], half[2][y]]);
+                let row = filter(half.map(|column| column[y]));
                 for (x, row) in row.into_iter().enumerate() {
-                    let at = (((y * A + x) * 2 + o / HALF) * channels + c) * HALF + o % HALF;
+                    let at = first + (y * A + x) * channels * BLOCK;
                     // SAFETY: the greatest `at` is that of the last point, half, channel and eight: `u.len() - 8`.
                     unsafe { vst1q_s16(u.as_mut_ptr().add(at), row) };
                 }
@@ -93,8 +95,9 @@ fn input(tiles: InputTiles<'_>) {
                 unsafe { vld1_u8(window.as_ptr().add(y * row_bytes + x * BLOCK + c)) }
             };
             let half: [[int16x8_t; A]; A] = std::array::from_fn(|x| columns(std::array::from_fn(|y| pixel(y, x))));
+            let across = |y: usize| std::array::from_fn(|x| half[x][y]);
             for y in 0..A {
-                let row = rows(half.map(|column| column[y]));
+                let row = rows(across(y));
                 for (x, row) in row.into_iter().enumerate() {
                     let at = ((y * A + x) * count + tile) * BLOCK + c;
                     // SAFETY: point, tile and channel are below those of `v`, which has been sliced.
@@ -165,55 +168,86 @@ fn output_tiles<const STEP: usize>(tiles: OutputTiles<'_>) {
     let tile_columns = columns.div_ceil(M);
     let count = rows.div_ceil(M) * tile_columns;
     let m = &m[..POINTS * count * BLOCK];
-    for c in (0..BLOCK).step_by(8) {
-        let requantizer = Requantizer::<2>::new(epilogue, c);
-        for tile in 0..count {
-            let (row, column) = (tile / tile_columns * M, tile % tile_columns * M);
-            // Cells of this tile that lie wholly within the outputs.
-            let (down, across) = ((rows - row).min(M) / STEP, (columns - column).min(M) / STEP);
-            if down == 0 || across == 0 {
-                continue;
+    let requantizers: [_; BLOCK / 8] = std::array::from_fn(|eight| Requantizer::<2>::new(epilogue, 8 * eight));
+    // M A of a tile by column and row, eight channels of each; in memory, since registers are too few.
+    let mut half = [[[vdupq_n_s32(0); 2]; A]; M];
+    for tile in 0..count {
+        let (row, column) = (tile / tile_columns * M, tile % tile_columns * M);
+        // Cells of this tile that lie wholly within the outputs.
+        let (down, across) = ((rows - row).min(M) / STEP, (columns - column).min(M) / STEP);
+        if down == 0 || across == 0 {
+            continue;
+        }
+        let at = row / STEP * row_bytes + column / STEP * BLOCK;
+        let output = &mut output[at..at + (down - 1) * row_bytes + across * BLOCK];
+        for (eight, requantizer) in requantizers.iter().enumerate() {
+            for y in 0..A {
+                let points = |four: usize| {
+                    std::array::from_fn(|x| {
+                        let at = ((y * A + x) * count + tile) * BLOCK + 8 * eight + 4 * four;
+                        // SAFETY: `m` has been sliced for all points of `count` tiles.
+                        unsafe { vld1q_s32(m.as_ptr().add(at)) }
+                    })
+                };
+                let (low, high) = (back(points(0)), back(points(1)));
+                for (x, column) in half.iter_mut().enumerate() {
+                    column[y] = [low[x], high[x]];
+                }
             }
-            let at = row / STEP * row_bytes + column / STEP * BLOCK;
-            let output = &mut output[at..at + (down - 1) * row_bytes + across * BLOCK];
-            let low = outputs(m, count, tile * BLOCK + c);
-            let high = outputs(m, count, tile * BLOCK + c + 4);
-            for y in 0..M / STEP {
-                for x in 0..M / STEP {
-                    if y < down && x < across {
-                        let cell = |outputs: &[[int32x4_t; M]; M], bias| {
-                            let mut sum = outputs[y * STEP][x * STEP];
-                            if STEP == 2 {
-                                // Requantization keeps the order, so the greatest byte is that of the greatest sum.
-                                let (top, bottom) = (&outputs[2 * y], &outputs[2 * y + 1]);
-                                sum = vmaxq_s32(sum, top[2 * x + 1]);
-                                sum = vmaxq_s32(sum, vmaxq_s32(bottom[2 * x], bottom[2 * x + 1]));
-                            }
-                            vsraq_n_s32::<6>(bias, sum)
-                        };
-                        let [low_bias, high_bias] = requantizer.bias;
-                        let bytes = requantizer.bytes([cell(&low, low_bias), cell(&high, high_bias)]);
-                        // SAFETY: the last cell's eight channels end within `output`, sliced for so many cells.
-                        unsafe { vst1_u8(output.as_mut_ptr().add(y * row_bytes + x * BLOCK + c), bytes) };
-                    }
+            for x in 0..across {
+                let cells = Cells { output: &mut output[x * BLOCK + 8 * eight..], down, row_bytes };
+                match STEP {
+                    1 => cells.store(column_of_sums(&half[x]), requantizer),
+                    _ => cells.store(pooled(&half[2 * x], &half[2 * x + 1]), requantizer),
                 }
             }
         }
     }
 }
 
-/// 64 times the sums of four channels of a tile: Aᵀ M A times the inverse of 9.
-#[inline]
+/// Where eight channels of a column of outputs go.
+struct Cells<'a> {
+    /// From the first one's first channel.
+    output: &'a mut [u8],
+    /// How many are within the image.
+    down: usize,
+    row_bytes: usize,
+}
+
+impl Cells<'_> {
+    /// Requantizes and stores; `sums` are 64 times the sums.
+    #[target_feature(enable = "neon")]
+    #[inline]
+    fn store<const N: usize>(self, sums: [[int32x4_t; 2]; N], requantizer: &Requantizer<2>) {
+        let output = &mut self.output[..(self.down - 1) * self.row_bytes + 8];
+        for (y, sums) in sums.into_iter().enumerate() {
+            if y < self.down {
+                let [low, high] = requantizer.bias;
+                let bytes = requantizer.bytes([vsraq_n_s32::<6>(low, sums[0]), vsraq_n_s32::<6>(high, sums[1])]);
+                // SAFETY: the last of `down` cells' eight channels end where `output` does.
+                unsafe { vst1_u8(output.as_mut_ptr().add(y * self.row_bytes), bytes) };
+            }
+        }
+    }
+}
+
+/// The greatest sums of the 2 × 2 cells of two columns: requantization keeps the order, so their bytes are the greatest.
 #[target_feature(enable = "neon")]
-fn outputs(m: &[i32], count: usize, at: usize) -> [[int32x4_t; M]; M] {
+#[inline]
+fn pooled(left: &[[int32x4_t; 2]; A], right: &[[int32x4_t; 2]; A]) -> [[int32x4_t; 2]; M / 2] {
+    let (left, right) = (column_of_sums(left), column_of_sums(right));
+    let across: [[int32x4_t; 2]; M] =
+        std::array::from_fn(|y| std::array::from_fn(|i| vmaxq_s32(left[y][i], right[y][i])));
+    std::array::from_fn(|y| std::array::from_fn(|i| vmaxq_s32(across[2 * y][i], across[2 * y + 1][i])))
+}
+
+/// 64 times the sums of eight channels of a column of outputs: Aᵀ times the column of M A, times the inverse of 9.
+#[target_feature(enable = "neon")]
+#[inline]
+fn column_of_sums(half: &[[int32x4_t; 2]; A]) -> [[int32x4_t; 2]; M] {
     let inverse = vdupq_n_s32(super::F4.inverse);
-    let point = |y: usize, x: usize| {
-        // SAFETY: `output_tiles` has sliced all points of `count` tiles; `at` is four channels of one.
-        unsafe { vld1q_s32(m.as_ptr().add((y * A + x) * count * BLOCK + at)) }
-    };
-    let half: [[int32x4_t; M]; A] = std::array::from_fn(|y| back(std::array::from_fn(|x| point(y, x))));
-    let columns: [[int32x4_t; M]; M] = std::array::from_fn(|x| back(half.map(|row| row[x])));
-    std::array::from_fn(|y| std::array::from_fn(|x| vmulq_s32(columns[x][y], inverse)))
+    let (low, high) = (back(half.map(|half| half[0])), back(half.map(|half| half[1])));
+    std::array::from_fn(|y| [vmulq_s32(low[y], inverse), vmulq_s32(high[y], inverse)])
 }
 
 /// Aᵀ times six numbers.

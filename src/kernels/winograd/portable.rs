@@ -11,6 +11,7 @@ pub(crate) const F4: Winograd = Winograd {
     weights: |filters, u| weights(&M4, filters, u),
     input: |tiles| input(&M4, tiles),
     multiply: |task| multiply(36, task),
+    fly: None,
     output: |tiles| output(&M4, tiles),
 };
 
@@ -21,6 +22,7 @@ pub(crate) const F2: Winograd = Winograd {
     weights: |filters, u| weights(&M2, filters, u),
     input: |tiles| input(&M2, tiles),
     multiply: |task| multiply(16, task),
+    fly: None,
     output: |tiles| output(&M2, tiles),
 };
 

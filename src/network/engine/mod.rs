@@ -7,12 +7,14 @@
 mod steps;
 
 use super::int8::{Network, NetworkError};
+use super::outline::Outline;
 use super::plan::{Options, Plan, PlanError, Step, Work};
 use super::weights::Weights;
 use crate::kernels::plane::Plane;
 use crate::kernels::{Aligned, Epilogue};
 use crate::tensor::Tensor;
 use crate::workers::Workers;
+use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A network, ready to run.
@@ -69,8 +71,13 @@ pub enum EngineError {
 impl Engine {
     /// Plans the network, packs its weights, makes threads and memory.
     pub fn new(network: &Network, options: Options, pin: bool) -> Result<Self, EngineError> {
-        let plan = Plan::new(network, options)?;
-        let weights = Weights::pack(&plan, network);
+        let plan = Plan::new(&Outline::of(network)?, options)?;
+        Self::packed(network, plan, pin)
+    }
+
+    /// The same with a plan that was made of the network's outline.
+    pub fn packed(network: &Network, plan: Plan, pin: bool) -> Result<Self, EngineError> {
+        let Ok(weights) = Weights::pack(&plan, network.convolutions().map(Ok::<_, Infallible>));
         Self::with(plan, weights, pin)
     }
 

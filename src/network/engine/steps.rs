@@ -4,7 +4,7 @@ use super::{Scratch, own};
 use crate::kernels::direct::{self, pool_rows};
 use crate::kernels::first::FirstRow;
 use crate::kernels::plane::Plane;
-use crate::kernels::winograd::{InputTiles, Multiply, OutputTiles};
+use crate::kernels::winograd::{FlyMultiply, InputTiles, Multiply, OutputTiles};
 use crate::kernels::{BLOCK, Epilogue, Kernels};
 use crate::network::plan::{Step, Tiling};
 use crate::network::weights::Weights;
@@ -194,16 +194,9 @@ impl Strip<'_> {
         if range.is_empty() {
             return;
         }
-        let u = if tiling.stored {
-            self.weights.i16(step, block)
-        } else {
-            let u = &mut u[..winograd.weight_count(blocks)];
-            (winograd.weights)(self.weights.i8(step, block), u);
-            u
-        };
         let tiles = of.len() * tile_columns;
-        for from in own.clone().step_by(tiling.step.max(1)) {
-            let rows = from..(from + tiling.step.max(1)).min(own.end);
+        for from in own.clone().step_by(tiling.step()) {
+            let rows = from..(from + tiling.step()).min(own.end);
             // Rows before pooling, and where the first of them lies.
             let first = rows.start * winograd.tile;
             let last = (rows.end * winograd.tile).min(step.input.rows);
@@ -212,7 +205,13 @@ impl Strip<'_> {
             }
             let range = (rows.start - of.start) * tile_columns..(rows.end - of.start) * tile_columns;
             let m = &mut m[..winograd.points() * range.len() * BLOCK];
-            (winograd.multiply)(Multiply { v, blocks, tiles, range, u, m });
+            if tiling.stored {
+                let u = self.weights.i16(step, block);
+                (winograd.multiply)(Multiply { v, blocks, tiles, range, u, m });
+            } else {
+                let filters = self.weights.i8(step, block);
+                winograd.multiply_filters(FlyMultiply { v, blocks, tiles, range, filters, scratch: u, m });
+            }
             let row = (rows.start - own.start) * winograd.tile / if step.pool { 2 } else { 1 };
             let at = row * output.row_bytes() + BLOCK;
             (winograd.output)(OutputTiles {

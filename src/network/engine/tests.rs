@@ -44,7 +44,7 @@ impl Random {
 impl Case {
     fn network(&self) -> Network {
         let mut random = Random(self.seed);
-        let mut params = |random: &mut Random| QuantParams {
+        let params = |random: &mut Random| QuantParams {
             scale: 0.5 + (random.next() % 100) as f32 / 100.0,
             zero_point: if self.zero_points { random.byte() } else { 0 },
         };
@@ -136,8 +136,7 @@ fn layers(network: &Network, image: &Tensor<u8>, fuse_pool: bool) -> Vec<Tensor<
 /// Runs the plan twice on the image, so that the second run sees what the first left in memory, and compares every step.
 fn check(network: &Network, plan: Plan, image: &Tensor<u8>, expected: &[Tensor<u8>]) {
     let table = plan.to_string();
-    let weights = Weights::pack(&plan, network);
-    let mut engine = Engine::with(plan, weights, false).expect("an engine");
+    let mut engine = Engine::packed(network, plan, false).expect("an engine");
     for run in 0..2 {
         let mut found = Vec::new();
         let other: Vec<u8> = image.data().iter().map(|&x| !x).collect();
@@ -156,6 +155,10 @@ fn check(network: &Network, plan: Plan, image: &Tensor<u8>, expected: &[Tensor<u
     }
 }
 
+fn outline(network: &Network) -> Outline {
+    Outline::of(network).expect("a sound network")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -170,7 +173,7 @@ proptest! {
                 for family in [Family::Any, Family::Direct] {
                     let mut options = Options::new(kernels, case.threads);
                     (options.memory, options.family, options.fuse_pool) = (memory, family, case.fuse_pool);
-                    let plan = Plan::new(&network, options).expect("a plan");
+                    let plan = Plan::new(&outline(&network), options).expect("a plan");
                     check(&network, plan, &image, &expected);
                 }
             }
@@ -185,7 +188,7 @@ proptest! {
         let expected = layers(&network, &image, case.fuse_pool);
         for kernels in available() {
             let options = Options { fuse_pool: case.fuse_pool, ..Options::new(kernels, case.threads) };
-            let plan = Plan::with(&network, options, |_, shape| {
+            let plan = Plan::with(&outline(&network), options, |_, shape| {
                 let winograd = kernels.winograd.get(which).filter(|_| shape.winograd.is_some());
                 match winograd {
                     Some(winograd) => Work::Winograd(Tiling { winograd, stored, strip, step, round }),
@@ -244,7 +247,10 @@ fn images_and_weights_of_another_size_are_refused() {
     smaller.head = Conv { out_channels: 40, ..network.head.clone() };
     smaller.head.weights = vec![0; 40 * 3];
     (smaller.head.bias, smaller.head.weight_scales) = (vec![0; 40], vec![1.0; 40]);
-    let (small, large) = (Plan::new(&network, options).expect("a plan"), Plan::new(&smaller, options).expect("a plan"));
-    let weights = Weights::pack(&small, &network);
+    let (small, large) = (
+        Plan::new(&outline(&network), options).expect("a plan"),
+        Plan::new(&outline(&smaller), options).expect("a plan"),
+    );
+    let Ok(weights) = Weights::pack(&small, network.convolutions().map(Ok::<_, Infallible>));
     assert!(matches!(Engine::with(large, weights, false), Err(EngineError::Weights { .. })));
 }

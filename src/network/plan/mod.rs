@@ -3,10 +3,12 @@
 
 mod choose;
 mod print;
+mod rates;
 
 pub use choose::{Family, Memory};
 
-use super::int8::{Conv, Layer, Network, NetworkError};
+use super::int8::NetworkError;
+use super::outline::{Outline, OutlineConv, OutlineLayer};
 use crate::kernels::plane::Plane;
 use crate::kernels::winograd::Winograd;
 use crate::kernels::{BLOCK, Kernels, first};
@@ -145,7 +147,7 @@ pub struct Tiling {
     pub stored: bool,
     /// Rows of tiles of a strip.
     pub strip: usize,
-    /// Rows of tiles that are multiplied at a time, within a strip.
+    /// Rows of tiles that are multiplied at a time, within a strip; see [`Self::step`].
     pub step: usize,
     /// `None`: a task transforms its own strip and multiplies it with all blocks of output channels. `Some(strips)`: rounds
     /// of so many strips, whose V all threads make, one block of input channels a task, and then share; a task multiplies
@@ -186,21 +188,29 @@ pub enum PlanError {
     },
 }
 
+impl Tiling {
+    /// Rows of tiles that are multiplied at a time: the whole strip where U is made on the fly, which costs the same however
+    /// few tiles it is multiplied with.
+    pub fn step(&self) -> usize {
+        if self.stored { self.step.clamp(1, self.strip.max(1)) } else { self.strip.max(1) }
+    }
+}
+
 impl Plan {
     /// The plan that should be fastest within the memory that the options allow.
-    pub fn new(network: &Network, options: Options) -> Result<Self, PlanError> {
-        let shapes = Self::shapes(network, &options)?;
+    pub fn new(outline: &Outline, options: Options) -> Result<Self, PlanError> {
+        let shapes = Self::shapes(outline, &options)?;
         let chosen = choose::choose(&shapes, &options);
-        Self::with(network, options, |index, _| chosen[index])
+        Self::with(outline, options, |index, _| chosen[index])
     }
 
     /// The plan whose convolutions are done as `choose` says, given each one's number and shape. For measurements and tests.
     pub fn with(
-        network: &Network,
+        outline: &Outline,
         options: Options,
         mut choose: impl FnMut(usize, &Shape<'_>) -> Work,
     ) -> Result<Self, PlanError> {
-        let mut shapes = Self::shapes(network, &options)?.into_iter().enumerate();
+        let mut shapes = Self::shapes(outline, &options)?.into_iter().enumerate();
         let mut plan = Self {
             options,
             steps: Vec::new(),
@@ -208,15 +218,15 @@ impl Plan {
             arena_bytes: [0; 2],
             image_bytes: 0,
             scratch: Scratch::default(),
-            input_size: network.input_size,
-            input_zero_point: network.input().zero_point,
+            input_size: outline.input_size(),
+            input_zero_point: outline.input().zero_point,
         };
-        let mut before: Option<&Conv> = None;
+        let mut before: Option<&OutlineConv> = None;
         let mut pools = 0;
-        let layers = network.trunk.iter().map(Some).chain([None]);
+        let layers = outline.trunk().iter().map(Some).chain([None]);
         for layer in layers {
             let conv = match layer {
-                Some(Layer::MaxPool2) => {
+                Some(OutlineLayer::MaxPool2) => {
                     pools += 1;
                     // The first of the poolings after a convolution may be its own.
                     let fused = before.take().is_some() && options.fuse_pool;
@@ -225,8 +235,8 @@ impl Plan {
                     }
                     continue;
                 }
-                Some(Layer::Conv(conv)) => conv,
-                None => &network.head,
+                Some(OutlineLayer::Conv(conv)) => conv,
+                None => outline.head(),
             };
             before = Some(conv);
             // As many shapes as convolutions: `shapes` counts the same.
@@ -239,14 +249,14 @@ impl Plan {
     }
 
     /// The shapes of the convolutions in order.
-    fn shapes<'a>(network: &'a Network, options: &Options) -> Result<Vec<Shape<'a>>, PlanError> {
-        network.check()?;
+    fn shapes<'a>(outline: &'a Outline, options: &Options) -> Result<Vec<Shape<'a>>, PlanError> {
         let mut shapes: Vec<Shape<'a>> = Vec::new();
-        let mut plane = Plane { rows: network.input_size, columns: network.input_size, channels: 1 };
+        let size = outline.input_size();
+        let mut plane = Plane { rows: size, columns: size, channels: 1 };
         let mut may_fuse = false;
-        for layer in network.trunk.iter().map(Some).chain([None]) {
+        for layer in outline.trunk().iter().map(Some).chain([None]) {
             let conv = match layer {
-                Some(Layer::MaxPool2) => {
+                Some(OutlineLayer::MaxPool2) => {
                     plane = pooled(plane);
                     if let Some(shape) = shapes.last_mut().filter(|_| may_fuse && options.fuse_pool) {
                         (shape.pool, shape.output) = (true, plane);
@@ -254,8 +264,8 @@ impl Plan {
                     may_fuse = false;
                     continue;
                 }
-                Some(Layer::Conv(conv)) => conv,
-                None => &network.head,
+                Some(OutlineLayer::Conv(conv)) => conv,
+                None => outline.head(),
             };
             let output = Plane { channels: conv.out_channels, ..plane };
             let unsupported = |reason| PlanError::Unsupported { layer: conv.name.clone(), reason };
@@ -264,9 +274,7 @@ impl Plan {
                 let reason = format!("its {rows} × {columns} × {channels} output exceeds {MAX_PLANE} bytes");
                 return Err(unsupported(reason));
             }
-            let filter = conv.kernel * conv.kernel * conv.in_channels;
-            let exact =
-                |winograd: &&Winograd| conv.weights.chunks(filter).all(|weights| winograd.is_exact_for(weights));
+            let exact = |winograd: &&Winograd| winograd.is_exact_up_to(conv.greatest_sum);
             let winograd = (conv.kernel == 3).then(|| options.kernels.winograd.iter().find(exact)).flatten();
             shapes.push(Shape { name: &conv.name, input: plane, output, kernel: conv.kernel, pool: false, winograd });
             plane = output;
@@ -275,7 +283,7 @@ impl Plan {
         Ok(shapes)
     }
 
-    fn push_conv(&mut self, conv: &Conv, shape: &Shape<'_>, work: Work) {
+    fn push_conv(&mut self, conv: &OutlineConv, shape: &Shape<'_>, work: Work) {
         let blocks = shape.output.blocks();
         let bytes = packed_bytes(self.options.kernels, shape, &work);
         let weights = Slot { offset: self.weight_bytes, bytes, stride: bytes.next_multiple_of(64) };
@@ -366,8 +374,8 @@ impl Step {
                     Some(strips) => (v((strips * tiling.strip).min(tile_rows)), 0),
                     None => (0, v(tiling.strip.min(tile_rows))),
                 };
-                let u = if tiling.stored { 0 } else { 2 * tiling.winograd.weight_count(blocks) };
-                Scratch { shared_v, v, m: 4 * points * tiling.step.min(tiling.strip).min(tile_rows), u, rows: 0 }
+                let u = if tiling.stored { 0 } else { 2 * tiling.winograd.scratch_count(blocks) };
+                Scratch { shared_v, v, m: 4 * points * tiling.step().min(tile_rows), u, rows: 0 }
             }
         }
     }

@@ -24,7 +24,7 @@ impl fmt::Display for Work {
             }
             Self::Winograd(tiling) => {
                 let stored = if tiling.stored { "stored" } else { "on the fly" };
-                let (strip, step) = (tiling.strip, tiling.step.min(tiling.strip));
+                let (strip, step) = (tiling.strip, tiling.step());
                 match tiling.round {
                     Some(round) => write!(f, "rounds of {round} × {strip}/{step} rows of tiles, U {stored}"),
                     None => write!(f, "strips of {strip}/{step} rows of tiles, U {stored}"),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kernels::available;
+use crate::network::int8::{Conv, Layer, Network};
 use crate::network::vgg::{self, Step as Vgg};
 use crate::quant::QuantParams;
 
@@ -33,7 +34,11 @@ fn vgg16_is_planned_layer_by_layer_within_its_memory() {
         for threads in [1, 2, 4] {
             let mut sizes = Vec::new();
             for memory in [Memory::Small, Memory::Balanced, Memory::Fast] {
-                let plan = Plan::new(&network, Options { memory, ..Options::new(kernels, threads) }).expect("a plan");
+                let plan = Plan::new(
+                    &Outline::of(&network).expect("a sound network"),
+                    Options { memory, ..Options::new(kernels, threads) },
+                )
+                .expect("a plan");
                 assert_eq!(plan.steps.len(), 14, "{plan}");
                 // VGG16's convolutions, two of whose three input channels are not there, and the head.
                 assert_eq!(plan.macs(), 15_346_630_656 - 2 * 9 * 64 * 224 * 224 + 7 * 7 * 512 * 4, "{plan}");
@@ -41,7 +46,11 @@ fn vgg16_is_planned_layer_by_layer_within_its_memory() {
             }
             assert!(sizes.is_sorted(), "{}: {sizes:?}", kernels.name);
         }
-        let unfused = Plan::new(&network, Options { fuse_pool: false, ..Options::new(kernels, 1) }).expect("a plan");
+        let unfused = Plan::new(
+            &Outline::of(&network).expect("a sound network"),
+            Options { fuse_pool: false, ..Options::new(kernels, 1) },
+        )
+        .expect("a plan");
         let names: Vec<&str> = unfused.steps.iter().map(|step| step.name.as_str()).collect();
         assert_eq!((names.len(), names[2], names[18]), (19, "pool1", "head"), "{names:?}");
     }
@@ -52,12 +61,13 @@ fn a_layer_that_is_too_large_is_refused_by_its_name() {
     let mut network = vgg16();
     network.input_size = 1024;
     let kernels = available().next().expect("the portable ones at least");
-    assert!(Plan::new(&network, Options::new(kernels, 1)).is_ok());
+    assert!(Plan::new(&Outline::of(&network).expect("a sound network"), Options::new(kernels, 1)).is_ok());
     let Some(Layer::Conv(first)) = network.trunk.first_mut() else { panic!("a convolution") };
     first.out_channels = 512;
     (first.weights, first.bias, first.weight_scales) = (vec![1; 512 * 9], vec![0; 512], vec![1.0; 512]);
     network.trunk.truncate(1);
-    let error = Plan::new(&network, Options::new(kernels, 1)).expect_err("1024² × 512 bytes");
+    let error = Plan::new(&Outline::of(&network).expect("a sound network"), Options::new(kernels, 1))
+        .expect_err("1024² × 512 bytes");
     assert!(error.to_string().starts_with("node block1_conv1: "), "{error}");
 }
 
@@ -69,7 +79,7 @@ fn weights_that_winograd_would_not_get_right_are_given_to_direct_kernels() {
     conv.weights[..9 * 256].fill(127);
     conv.weight_scales[0] = 1e-6;
     let kernels = available().next().expect("the portable ones at least");
-    let plan = Plan::new(&network, Options::new(kernels, 1)).expect("a plan");
+    let plan = Plan::new(&Outline::of(&network).expect("a sound network"), Options::new(kernels, 1)).expect("a plan");
     let step = plan.steps.iter().find(|step| step.name == "block3_conv3").expect("the layer");
     let four = |work: &Work| matches!(work, Work::Winograd(tiling) if tiling.winograd.tile == 4);
     assert!(!four(&step.work), "{plan}");

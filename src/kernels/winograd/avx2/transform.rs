@@ -1,20 +1,11 @@
 //! Inputs and weights to the points of Winograd convolution, 16 channels at a time. All sums fit i16: see the bounds in
 //! [`crate::kernels::winograd`].
+#![allow(unsafe_code)] // Stores of points, whose bounds are checked once for all of a tile.
 
 use crate::kernels::BLOCK;
 use crate::kernels::avx2::{CHANNELS, WEIGHTS, load_weights, store_i16, widen_u8};
 use crate::kernels::winograd::InputTiles;
 use std::arch::x86_64::*;
-
-#[target_feature(enable = "avx2")]
-pub(super) fn input4(tiles: InputTiles<'_>) {
-    input::<4, 6>(tiles, |d| input_line4(d));
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn input2(tiles: InputTiles<'_>) {
-    input::<2, 4>(tiles, |d| input_line2(d));
-}
 
 #[target_feature(enable = "avx2")]
 pub(super) fn weights4(filters: &[i8], u: &mut [i16]) {
@@ -26,90 +17,146 @@ pub(super) fn weights2(filters: &[i8], u: &mut [i16]) {
     weights::<4>(filters, u, |g| weight_line2(g));
 }
 
-/// V = Bᵀ d B: first the columns of d, of which neighbouring tiles share two, then the rows.
-#[inline]
 #[target_feature(enable = "avx2")]
-fn input<const M: usize, const A: usize>(tiles: InputTiles<'_>, line: impl Fn([__m256i; A]) -> [__m256i; A]) {
+pub(super) fn input4(tiles: InputTiles<'_>) {
     let InputTiles { input, plane, block, tile_rows, v } = tiles;
-    let tile_columns = plane.columns.div_ceil(M);
-    let count = tile_rows.len() * tile_columns;
+    let tile_columns = plane.columns.div_ceil(4);
+    let stride = tile_rows.len() * tile_columns * BLOCK;
     for (index, tile_row) in tile_rows.enumerate() {
-        let window = &input[plane.window(block, tile_row * M, 3)..];
-        for half in [0, 16] {
-            let column = |x: usize| {
-                let mut d = [_mm256_setzero_si256(); A];
-                for (y, d) in d.iter_mut().enumerate() {
-                    *d = widen_u8(window, y * plane.row_bytes() + x * BLOCK + half);
-                }
-                line(d)
-            };
-            let mut columns = [[_mm256_setzero_si256(); A]; A];
-            (columns[M], columns[M + 1]) = (column(0), column(1));
-            for tile_column in 0..tile_columns {
-                (columns[0], columns[1]) = (columns[M], columns[M + 1]);
-                for (x, transformed) in columns.iter_mut().enumerate().skip(2) {
-                    *transformed = column(tile_column * M + x);
-                }
-                let tile = index * tile_columns + tile_column;
-                for y in 0..A {
-                    let mut d = [_mm256_setzero_si256(); A];
-                    for (d, column) in d.iter_mut().zip(&columns) {
-                        *d = column[y];
-                    }
-                    for (x, point) in line(d).into_iter().enumerate() {
-                        store_i16(v, ((y * A + x) * count + tile) * BLOCK + half, point);
-                    }
+        let window = &input[plane.window(block, tile_row * 4, 3)..];
+        let at = |x: usize, half: usize| Window { pixels: &window[x * BLOCK + half..], row_bytes: plane.row_bytes() };
+        let mut low = [at(0, 0).column4(0), at(0, 0).column4(1)];
+        let mut high = [at(0, 16).column4(0), at(0, 16).column4(1)];
+        for tile_column in 0..tile_columns {
+            let tile = (index * tile_columns + tile_column) * BLOCK;
+            tile4(&at(4 * tile_column, 0), &mut low, Points::new(v, tile, stride));
+            tile4(&at(4 * tile_column, 16), &mut high, Points::new(v, tile + 16, stride));
+        }
+    }
+}
+
+/// Bᵀ d, a column at a time, of which neighbouring tiles share two (`shared`: this tile's first two, then the next one's);
+/// then (Bᵀ d) B.
+#[target_feature(enable = "avx2")]
+fn tile4(window: &Window<'_>, shared: &mut [[__m256i; 6]; 2], mut points: Points<'_, 6>) {
+    let (c2, c3) = (window.column4(2), window.column4(3));
+    let (c4, c5) = (window.column4(4), window.column4(5));
+    let [c0, c1] = shared;
+    for y in 0..6 {
+        points.store(y, input_line4([c0[y], c1[y], c2[y], c3[y], c4[y], c5[y]]));
+    }
+    *shared = [c4, c5];
+}
+
+/// 16 channels of the pixels that a tile reads.
+struct Window<'a> {
+    pixels: &'a [u8],
+    row_bytes: usize,
+}
+
+impl Window<'_> {
+    /// Column `x`, transformed for m = 4.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn column4(&self, x: usize) -> [__m256i; 6] {
+        let d = |y: usize| widen_u8(self.pixels, y * self.row_bytes + x * BLOCK);
+        input_line4([d(0), d(1), d(2), d(3), d(4), d(5)])
+    }
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn input2(tiles: InputTiles<'_>) {
+    let InputTiles { input, plane, block, tile_rows, v } = tiles;
+    let tile_columns = plane.columns.div_ceil(2);
+    let stride = tile_rows.len() * tile_columns * BLOCK;
+    for (index, tile_row) in tile_rows.enumerate() {
+        let window = &input[plane.window(block, tile_row * 2, 3)..];
+        let column = |x: usize, half: usize| {
+            let d = |y: usize| widen_u8(window, y * plane.row_bytes() + x * BLOCK + half);
+            input_line2([d(0), d(1), d(2), d(3)])
+        };
+        // As for m = 4.
+        let mut shared = [[column(0, 0), column(1, 0)], [column(0, 16), column(1, 16)]];
+        for tile_column in 0..tile_columns {
+            let x = 2 * tile_column;
+            for (half, shared) in [0, 16].into_iter().zip(&mut shared) {
+                let [c0, c1] = *shared;
+                let (c2, c3) = (column(x + 2, half), column(x + 3, half));
+                *shared = [c2, c3];
+                let mut points = Points::<4>::new(v, (index * tile_columns + tile_column) * BLOCK + half, stride);
+                for y in 0..4 {
+                    points.store(y, input_line2([c0[y], c1[y], c2[y], c3[y]]));
                 }
             }
         }
     }
 }
 
-/// U = G g Gᵀ of pairs of input channels.
+/// The A × A points of a tile, 16 channels of them, to be written.
+struct Points<'a, const A: usize> {
+    first: &'a mut [i16],
+    stride: usize,
+}
+
+impl<'a, const A: usize> Points<'a, A> {
+    /// The first one is at `at`, the next `stride` further on, and so forth.
+    #[inline]
+    fn new(v: &'a mut [i16], at: usize, stride: usize) -> Self {
+        let first = &mut v[at..];
+        assert!(first.len() >= (A * A - 1) * stride + 16);
+        Self { first, stride }
+    }
+
+    /// Stores a row of points.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn store(&mut self, y: usize, row: [__m256i; A]) {
+        for (x, point) in row.into_iter().enumerate() {
+            let at = (y.min(A - 1) * A + x) * self.stride;
+            // SAFETY: `at` is at most (A² − 1) strides, after which `new` found room for the 16 numbers that are written.
+            unsafe { _mm256_storeu_si256(self.first.as_mut_ptr().add(at).cast(), point) }
+        }
+    }
+}
+
+/// U = G g Gᵀ: G g of a whole block of input channels, a column of the filter at a time; then (G g) Gᵀ, a row of points at a
+/// time, so that U is written in a few runs of 1 KB each.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn weights<const A: usize>(filters: &[i8], u: &mut [i16], line: impl Fn([__m256i; 3]) -> [__m256i; A]) {
-    let blocks = filters.len() / (9 * BLOCK * BLOCK);
-    for (pair, filters) in filters.chunks_exact(2 * 9 * BLOCK).enumerate() {
-        let (even, odd) = filters.split_at(9 * BLOCK);
+    let mut columns = [[[_mm256_setzero_si256(); 3]; A]; BLOCK];
+    for (block, filters) in filters.chunks_exact(9 * BLOCK * BLOCK).enumerate() {
         for half in 0..2 {
-            let first = half * CHANNELS;
-            let (even, odd) = (points(even, first, &line), points(odd, first, &line));
-            let at = half * blocks * WEIGHTS + pair * 2 * CHANNELS;
-            for (row, (even, odd)) in even.iter().zip(&odd).enumerate() {
-                for (column, (&even, &odd)) in even.iter().zip(odd).enumerate() {
-                    let at = at + (row * A + column) * 2 * blocks * WEIGHTS;
-                    store_i16(u, at, _mm256_unpacklo_epi16(even, odd));
-                    store_i16(u, at + CHANNELS, _mm256_unpackhi_epi16(even, odd));
+            for (filter, columns) in filters.chunks_exact(9 * BLOCK).zip(&mut columns) {
+                for kx in 0..3 {
+                    let at = kx * BLOCK + half * CHANNELS;
+                    let column = line([tap(filter, at), tap(filter, at + 3 * BLOCK), tap(filter, at + 6 * BLOCK)]);
+                    for (y, w) in column.into_iter().enumerate() {
+                        columns[y][kx] = w;
+                    }
+                }
+            }
+            for y in 0..A {
+                let u = &mut u[((block * A + y) * A * 2 + half) * WEIGHTS..];
+                for (pair, channels) in columns.chunks_exact(2).enumerate() {
+                    let (even, odd) = (line(channels[0][y]), line(channels[1][y]));
+                    for (x, (even, odd)) in even.into_iter().zip(odd).enumerate() {
+                        let at = x * 2 * WEIGHTS + pair * 2 * CHANNELS;
+                        store_i16(u, at, _mm256_unpacklo_epi16(even, odd));
+                        store_i16(u, at + CHANNELS, _mm256_unpackhi_epi16(even, odd));
+                    }
                 }
             }
         }
     }
 }
 
-/// The points of one input channel and 16 output channels from `first` on. Of these the second and the third four are
-/// exchanged, which is the order that `vpunpck` turns into the right one.
+/// The weights of 16 output channels. Of these the second and the third four are exchanged, which is the order that
+/// `vpunpck` turns into the right one.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn points<const A: usize>(
-    filters: &[i8],
-    first: usize,
-    line: &impl Fn([__m256i; 3]) -> [__m256i; A],
-) -> [[__m256i; A]; A] {
-    let tap = |ky: usize, kx: usize| {
-        let weights = load_weights(filters, (3 * ky + kx) * BLOCK + first);
-        _mm256_cvtepi8_epi16(_mm_shuffle_epi32::<0b11_01_10_00>(weights))
-    };
-    let columns = [
-        line([tap(0, 0), tap(1, 0), tap(2, 0)]),
-        line([tap(0, 1), tap(1, 1), tap(2, 1)]),
-        line([tap(0, 2), tap(1, 2), tap(2, 2)]),
-    ];
-    let mut points = [[_mm256_setzero_si256(); A]; A];
-    for (y, points) in points.iter_mut().enumerate() {
-        *points = line([columns[0][y], columns[1][y], columns[2][y]]);
-    }
-    points
+fn tap(filters: &[i8], at: usize) -> __m256i {
+    _mm256_cvtepi8_epi16(_mm_shuffle_epi32::<0b11_01_10_00>(load_weights(filters, at)))
 }
 
 /// Bᵀ d for m = 4.

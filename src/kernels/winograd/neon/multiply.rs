@@ -15,6 +15,7 @@
 use super::super::Multiply;
 use super::{HALF, POINTS};
 use crate::kernels::BLOCK;
+use crate::kernels::neon::even_ranges;
 use core::arch::asm;
 
 /// Tiles of the widest register tile.
@@ -138,16 +139,13 @@ pub(super) fn multiply(task: Multiply<'_>) {
     for point in 0..POINTS {
         for half in 0..2 {
             let u = u[(point * 2 + half) * blocks * BLOCK * HALF..].as_ptr();
-            let mut done = 0;
-            for left in (1..=count.div_ceil(WIDEST)).rev() {
-                // As even as can be: a narrow one loads as much of U.
-                let width = (count - done).div_ceil(left);
-                let v = v[(point * tiles + range.start + done) * BLOCK..].as_ptr();
-                let m = m[(point * count + done) * BLOCK + half * HALF..].as_mut_ptr();
-                // SAFETY: `width` tiles from `done` on are within `range`, so all of V, U and M that the kernel reaches lies
-                // in the slices, as cut above.
+            for part in even_ranges(count, WIDEST) {
+                let v = v[(point * tiles + range.start + part.start) * BLOCK..].as_ptr();
+                let m = m[(point * count + part.start) * BLOCK + half * HALF..].as_mut_ptr();
+                // SAFETY: `part` is within `range`, so all of V, U and M that the kernel reaches lies in the slices, as cut
+                // above.
                 unsafe {
-                    match width {
+                    match part.len() {
                         1 => tiles_1(v, u, m, blocks, stride),
                         2 => tiles_2(v, u, m, blocks, stride),
                         3 => tiles_3(v, u, m, blocks, stride),
@@ -156,7 +154,6 @@ pub(super) fn multiply(task: Multiply<'_>) {
                         _ => tiles_6(v, u, m, blocks, stride),
                     }
                 }
-                done += width;
             }
         }
     }

@@ -4,8 +4,10 @@
 
 use super::{Multiply, Winograd, avx2};
 use crate::kernels::BLOCK;
+use crate::kernels::avx2::prefetch;
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// 6 tiles × 16 channels.
 pub(crate) const F4: Winograd = Winograd {
@@ -24,6 +26,9 @@ const HALF: usize = BLOCK / 2;
 /// Numbers of U of one input block, point and half of the output channels.
 const U_BLOCK: usize = BLOCK * HALF;
 
+/// Lines of the cache that those are.
+const U_LINES: usize = U_BLOCK / BLOCK;
+
 /// Numbers of U of a step: two input channels × 16 output channels.
 const STEP: usize = 2 * HALF;
 
@@ -34,13 +39,14 @@ fn multiply(mut task: Multiply<'_>) {
     for part in 0..2 * POINTS {
         for group in 0..count {
             let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
+            let lines = U_LINES * group / count..U_LINES * (group + 1) / count;
             match to - from {
-                1 => multiply_tile::<1>(&mut task, part, from),
-                2 => multiply_tile::<2>(&mut task, part, from),
-                3 => multiply_tile::<3>(&mut task, part, from),
-                4 => multiply_tile::<4>(&mut task, part, from),
-                5 => multiply_tile::<5>(&mut task, part, from),
-                _ => multiply_tile::<6>(&mut task, part, from),
+                1 => multiply_tile::<1>(&mut task, part, from, lines),
+                2 => multiply_tile::<2>(&mut task, part, from, lines),
+                3 => multiply_tile::<3>(&mut task, part, from, lines),
+                4 => multiply_tile::<4>(&mut task, part, from, lines),
+                5 => multiply_tile::<5>(&mut task, part, from, lines),
+                _ => multiply_tile::<6>(&mut task, part, from, lines),
             }
         }
     }
@@ -48,13 +54,22 @@ fn multiply(mut task: Multiply<'_>) {
 
 /// `N` tiles of the range, from `from` on; `part` counts points and halves of the output channels in one.
 #[target_feature(enable = "avx2")]
-fn multiply_tile<const N: usize>(task: &mut Multiply<'_>, part: usize, from: usize) {
+fn multiply_tile<const N: usize>(task: &mut Multiply<'_>, part: usize, from: usize, lines: Range<usize>) {
     let mut sums = [[_mm256_setzero_si256(); 2]; N];
     let (point, half) = (part / 2, part % 2);
     let first = task.range.start + from;
     for (block, u) in task.u.chunks_exact(2 * POINTS * U_BLOCK).enumerate().take(task.blocks) {
-        let u = &u[part * U_BLOCK..][..U_BLOCK];
-        let v = &task.v[((block * POINTS + point) * task.tiles + first) * BLOCK..][..N * BLOCK];
+        let u = &u[part * U_BLOCK..];
+        let v = &task.v[((block * POINTS + point) * task.tiles + first) * BLOCK..];
+        // What comes next lies where no processor expects it: the next part's U, a share of it with each group of tiles, and
+        // V of the next group.
+        for line in lines.clone() {
+            prefetch(u, U_BLOCK + line * BLOCK);
+        }
+        for n in N..2 * N {
+            prefetch(v, n * BLOCK);
+        }
+        let (u, v) = (&u[..U_BLOCK], &v[..N * BLOCK]);
         for (step, u) in u.chunks_exact(STEP).enumerate() {
             // SAFETY: a step's numbers are 64 bytes.
             let u = unsafe { [_mm256_loadu_si256(u.as_ptr().cast()), _mm256_loadu_si256(u.as_ptr().add(16).cast())] };

@@ -1,9 +1,6 @@
 //! Memory aligned to cache lines, as vector loads want it, and to huge pages where it is large. Not an allocator: a buffer has
 //! its size for life.
-#![allow(unsafe_code)] // Memory is asked for by hand, so that huge pages can be asked for before it is touched.
-
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
+#![allow(unsafe_code)] // Bytes are seen as numbers, and the system is asked for huge pages.
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -20,59 +17,38 @@ impl Plain for i16 {}
 impl Plain for i32 {}
 
 /// A buffer of bytes, zeros at first, aligned to 64 bytes, and a view of them as the integers of a kernel.
+#[derive(Default)]
 pub struct Aligned {
-    /// The first byte; dangling where there is none.
-    start: NonNull<u8>,
-    /// How many there are: a multiple of [`LINE`].
-    bytes: usize,
-}
-
-// SAFETY: the buffer owns its memory, which any thread may read, write and free.
-unsafe impl Send for Aligned {}
-// SAFETY: through a shared reference it can only be read.
-unsafe impl Sync for Aligned {}
-
-/// How a buffer of so many bytes is allocated; `None` where no machine has as many.
-fn layout(bytes: usize) -> Option<Layout> {
-    Layout::from_size_align(bytes, if bytes < HUGE { LINE } else { HUGE }).ok()
+    /// Somewhat more than is used. A plain vector of zeros, since the system hands those out as pages that take no memory
+    /// before they are written to; memory that is allocated with an alignment is written to at once.
+    bytes: Vec<u8>,
+    /// The first byte that is used, at an address that is a multiple of 64; of a large buffer, of a huge page.
+    start: usize,
+    len: usize,
 }
 
 impl Aligned {
     /// At least `bytes` bytes of zeros, rounded up to whole lines.
-    ///
-    /// # Panics
-    /// Or aborts, as `Vec` does, where there is no such memory.
     pub fn zeroed(bytes: usize) -> Self {
-        let Some(layout) = bytes.checked_next_multiple_of(LINE).and_then(layout) else { panic!("capacity overflow") };
-        let bytes = layout.size();
-        if bytes == 0 {
-            return Self::default();
+        let len = bytes.next_multiple_of(LINE);
+        let aligned_to = if len < HUGE { LINE } else { HUGE };
+        let bytes = vec![0u8; if len == 0 { 0 } else { len + aligned_to - 1 }];
+        let address = bytes.as_ptr() as usize;
+        let start = address.next_multiple_of(aligned_to) - address;
+        if len >= HUGE {
+            advise_huge_pages(&bytes[start..]);
         }
-        let start = if bytes < HUGE {
-            // SAFETY: the layout's size is not 0.
-            unsafe { alloc_zeroed(layout) }
-        } else {
-            // SAFETY: the layout's size is not 0.
-            let start = unsafe { alloc(layout) };
-            if !start.is_null() {
-                advise_huge_pages(start, bytes);
-                // SAFETY: `start` points to `bytes` bytes that were just allocated.
-                unsafe { start.write_bytes(0, bytes) };
-            }
-            start
-        };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, bytes }
+        Self { bytes, start, len }
     }
 
     /// Bytes it holds.
     pub fn len(&self) -> usize {
-        self.bytes
+        self.len
     }
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.len == 0
     }
 
     /// As bytes.
@@ -111,46 +87,29 @@ impl Aligned {
     }
 
     fn view<T: Plain>(&self) -> &[T] {
-        // SAFETY: `start` points to `bytes` initialised bytes, aligned to 64, which no `Plain` exceeds, or is so aligned and
-        // dangling for none; every pattern of bits is a `Plain`; the borrow of `self` keeps them alive and unwritten.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.bytes / size_of::<T>()) }
+        seen(self.bytes.get(self.start..self.start + self.len).unwrap_or(&[]))
     }
 
     fn view_mut<T: Plain>(&mut self) -> &mut [T] {
-        // SAFETY: as in `view`, and the borrow is unique.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.bytes / size_of::<T>()) }
-    }
-}
-
-impl Default for Aligned {
-    /// An empty one.
-    fn default() -> Self {
-        #[repr(align(64))]
-        struct Line;
-        Self { start: NonNull::<Line>::dangling().cast(), bytes: 0 }
-    }
-}
-
-impl Drop for Aligned {
-    fn drop(&mut self) {
-        // There was a layout when it was allocated.
-        if let Some(layout) = layout(self.bytes).filter(|_| self.bytes > 0) {
-            // SAFETY: allocated with this layout, which depends on `bytes` only, and not freed before.
-            unsafe { dealloc(self.start.as_ptr(), layout) };
+        let bytes = self.bytes.get_mut(self.start..self.start + self.len).unwrap_or(&mut []);
+        // SAFETY: every pattern of bits is a `Plain`, and every `Plain` is plain bytes.
+        match unsafe { bytes.align_to_mut() } {
+            ([], numbers, _) => numbers,
+            _ => &mut [],
         }
     }
 }
 
-/// Asks the system for huge pages; it may have none, which is no failure.
+/// Asks the system for huge pages; it may have none, which is no failure. `bytes` begin at a page.
 #[cfg(all(target_os = "linux", not(miri)))]
-fn advise_huge_pages(start: *mut u8, bytes: usize) {
-    // SAFETY: the range is whole pages of memory of ours, or ends within one, and the advice does not change what it holds.
-    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+fn advise_huge_pages(bytes: &[u8]) {
+    // SAFETY: the range is memory of ours from the beginning of a page on, and the advice does not change what it holds.
+    unsafe { libc::madvise(bytes.as_ptr().cast_mut().cast(), bytes.len(), libc::MADV_HUGEPAGE) };
 }
 
 /// Does nothing: this system is not known.
 #[cfg(not(all(target_os = "linux", not(miri))))]
-fn advise_huge_pages(_: *mut u8, _: usize) {}
+fn advise_huge_pages(_: &[u8]) {}
 
 /// Bytes as i8.
 pub fn as_i8(bytes: &[u8]) -> &[i8] {
@@ -185,14 +144,5 @@ mod tests {
         assert_eq!((bytes, as_i16(&buffer.as_u8()[126..])), ([-2, -1], &[-2][..]));
         assert!(as_i16(&buffer.as_u8()[125..]).is_empty());
         assert!(Aligned::zeroed(0).as_u8().is_empty() && Aligned::default().is_empty());
-    }
-
-    #[test]
-    fn large_buffers_are_zeros_too_and_aligned_to_huge_pages() {
-        let mut buffer = Aligned::zeroed(HUGE + 1);
-        assert_eq!((buffer.len(), buffer.as_u8().as_ptr() as usize % HUGE), (HUGE + LINE, 0));
-        assert!(buffer.as_u8().iter().all(|&byte| byte == 0));
-        buffer.as_u8_mut()[HUGE] = 1;
-        assert_eq!(buffer.as_i16()[HUGE / 2], 1);
     }
 }

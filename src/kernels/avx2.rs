@@ -41,13 +41,13 @@ pub(super) fn widen_u8(from: &[u8], at: usize) -> __m256i {
     _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
 }
 
-/// 16 weights.
+/// 8 weights, in the lower half.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load_weights(from: &[i8], at: usize) -> __m128i {
-    let from = &from[at..at + 16];
-    // SAFETY: the slice holds the 16 bytes that are read; no alignment is asked for.
-    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+pub(super) fn load_8_weights(from: &[i8], at: usize) -> __m128i {
+    let from = &from[at..at + 8];
+    // SAFETY: the slice holds the 8 bytes that are read; no alignment is asked for.
+    unsafe { _mm_loadl_epi64(from.as_ptr().cast()) }
 }
 
 /// The pair of numbers at `at`, in each of the 8 lanes.
@@ -110,18 +110,31 @@ pub(super) const PIXELS: usize = 6;
 pub(super) const WEIGHTS: usize = BLOCK * CHANNELS;
 
 /// Adds the products of a block's 32 channels: of `T` pixels (32 numbers each, one after another) with [`WEIGHTS`] weights.
+/// `dot` adds the products of two pairs to a sum: [`dot`], or one instruction where there is one.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn add_products<const T: usize>(sums: &mut [[__m256i; 2]; T], x: &[i16], weights: &[i16]) {
+pub(super) fn add_products<const T: usize>(
+    sums: &mut [[__m256i; 2]; T],
+    x: &[i16],
+    weights: &[i16],
+    dot: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
+) {
     let (x, weights) = (&x[..T * BLOCK], &weights[..WEIGHTS]);
     for pair in 0..BLOCK / 2 {
         let w = [load_i16(weights, pair * 2 * CHANNELS), load_i16(weights, pair * 2 * CHANNELS + CHANNELS)];
         for (t, sums) in sums.iter_mut().enumerate() {
             let x = broadcast_pair(x, t * BLOCK + 2 * pair);
-            sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(x, w[0]));
-            sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(x, w[1]));
+            sums[0] = dot(sums[0], x, w[0]);
+            sums[1] = dot(sums[1], x, w[1]);
         }
     }
+}
+
+/// The sums of the products of two pairs, added to `sums`.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn dot(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    _mm256_add_epi32(sums, _mm256_madd_epi16(x, w))
 }
 
 /// Weights as the i16 that a kernel packed them as.

@@ -12,7 +12,7 @@
 
 use super::{Direct, Row};
 use crate::kernels::BLOCK;
-use crate::kernels::avx2::{CHANNELS, PIXELS, WEIGHTS, add_products, as_i16, store_16_bytes, store_i16, widen_u8};
+use crate::kernels::avx2::{CHANNELS, PIXELS, WEIGHTS, add_products, as_i16, dot, store_16_bytes, store_i16, widen_u8};
 use crate::kernels::epilogue::avx2::{Channels, pack, zero_point};
 use std::arch::x86_64::*;
 
@@ -87,7 +87,7 @@ fn pixels<const T: usize>(task: &mut Row<'_>, column: usize, first: usize) {
                 store_i16(&mut wide, at, widen_u8(window, at));
             }
             for (kx, weights) in weights.chunks_exact(WEIGHTS).enumerate() {
-                add_products(&mut sums, &wide[kx * BLOCK..], weights);
+                add_products(&mut sums, &wide[kx * BLOCK..], weights, |sums, x, w| dot(sums, x, w));
             }
         }
     }

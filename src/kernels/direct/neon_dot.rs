@@ -13,8 +13,8 @@
 //! summed without another load of activations; four hold the weights of a step. With the constant they are 32. (Six pixels
 //! would leave two for weights, and more loads a product.)
 //!
-//! SDOT multiplies signed bytes: activations x are made x − 128 by flipping their upper bit, once in 240 products of
-//! registers, and `Σ x·w = Σ (x − 128)·w + 128·Σw`, whose second term is packed behind the weights.
+//! SDOT multiplies signed bytes: activations x are made x − 128 by flipping their upper bit, seven registers for 240
+//! instructions, and `Σ x·w = Σ (x − 128)·w + 128·Σw`, whose second term is packed behind the weights.
 #![allow(unsafe_code)] // Loads and instructions that intrinsics do not have yet.
 
 use super::{Direct, Row};
@@ -154,7 +154,7 @@ macro_rules! tile {
         #[target_feature(enable = "neon,dotprod")]
         unsafe fn $name(x: *const u8, w: *const i8, window: &Window, bias: [int32x4_t; 4],
             requantizer: &Requantizer<4>, channel: usize, pixels: &mut [u8]) {
-            let mut sums = [$({ let _: usize = $p; bias }),*];
+            let mut sums = [bias; [$($p),*].len()];
             // SAFETY: it reads what the caller says, and every register is declared.
             unsafe {
                 asm!(

@@ -124,8 +124,8 @@ macro_rules! load {
     };
 }
 
-/// A kernel row of windows of three columns, of four pixels: those two to the left of the last pair but one end where kernel
-/// column 0 of the latter begins.
+/// A kernel row of four windows: its column 0 multiplies pixels 0 to 3, column 2 pixels 2 to 5, of which it has the first
+/// pair already, and column 1 pixels 1 to 4.
 macro_rules! three_columns_4 {
     ($sums:tt) => {
         concat!(
@@ -142,7 +142,7 @@ macro_rules! three_columns_4 {
     };
 }
 
-/// The same of two pixels.
+/// The same of two windows.
 macro_rules! three_columns_2 {
     ($sums:tt) => {
         concat!(
@@ -201,7 +201,7 @@ macro_rules! tile {
                         "add {x}, {x}, {to_next_block}\n",
                         "subs {blocks}, {blocks}, #1\n",
                         "b.ne 2b\n",
-                        "/* {y} */\n",
+                        "/* {y}, which a 1 × 1 kernel has no use for */\n",
                     ),
                     x = inout(reg) x => _, y = out(reg) _, w = inout(reg) w => _,
                     blocks = inout(reg) window.blocks => _, row = out(reg) _, rows = in(reg) window.rows,

@@ -1,43 +1,69 @@
-//! Winograd convolution with AVX2 without VNNI: transforms of 16 channels at a time in i16 ([`transform`]), products and sums
-//! by `vpmaddwd` and `vpaddd` ([`multiply`]), and the way back with 8 channels at a time in i32 ([`output`]).
-//!
-//! U lies as: block of input channels, point, half of the output channels (2), pair of input channels (16), output channel
-//! of the half (16), channel of the pair (2). With the block outermost, making U writes 72 KB (for m = 4) at a time, close
-//! together; with the point outermost it writes to places a power of two apart, which share a cache's few ways.
+//! Winograd convolution with AVX2 without VNNI: transforms of [inputs](input) and [weights] in i16, 16 channels at a time,
+//! products and sums by `vpmaddwd` and `vpaddd` ([`multiply`]), and the way back with 8 channels at a time in i32 ([`output`]).
 #![allow(unsafe_code)] // The entries: functions that only a processor with AVX2 may run.
 
-mod multiply;
+mod input;
+pub(crate) mod multiply;
 mod output;
-mod transform;
+mod weights;
 
-use super::Winograd;
+use super::{Fly, FlyMultiply, Multiply, Winograd};
+use crate::kernels::avx2::dot;
 
 /// F(4 × 4, 3 × 3).
 pub(crate) const F4: Winograd = Winograd {
-    name: "F(4×4,3×3) vpmaddwd",
+    name: "F(4×4,3×3) vpmaddwd 6×16",
     tile: 4,
     // SAFETY: AVX2 is there, since only `available()` hands this out.
-    weights: |filters, u| unsafe { transform::weights4(filters, u) },
+    weights: |filters, u| unsafe { weights::weights4(filters, u) },
     // SAFETY: as for the weights.
-    input: |tiles| unsafe { transform::input4(tiles) },
+    input: |tiles| unsafe { input::input4(tiles) },
     // SAFETY: as for the weights.
-    multiply: |task| unsafe { multiply::multiply(36, task) },
-    fly: None,
+    multiply: |task| unsafe { multiply4(task) },
+    fly: Some(Fly {
+        scratch_count: multiply::scratch4,
+        // SAFETY: as for the weights.
+        multiply: |task| unsafe { fly4(task) },
+    }),
     // SAFETY: as for the weights.
     output: |tiles| unsafe { output::output4(tiles) },
 };
 
-/// F(2 × 2, 3 × 3).
+/// F(2 × 2, 3 × 3): for layers that fail F(4 × 4)'s condition.
 pub(crate) const F2: Winograd = Winograd {
-    name: "F(2×2,3×3) vpmaddwd",
+    name: "F(2×2,3×3) vpmaddwd 6×16",
     tile: 2,
     // SAFETY: AVX2 is there, since only `available()` hands this out.
-    weights: |filters, u| unsafe { transform::weights2(filters, u) },
+    weights: |filters, u| unsafe { weights::weights2(filters, u) },
     // SAFETY: as for the weights.
-    input: |tiles| unsafe { transform::input2(tiles) },
+    input: |tiles| unsafe { input::input2(tiles) },
     // SAFETY: as for the weights.
-    multiply: |task| unsafe { multiply::multiply(16, task) },
-    fly: None,
+    multiply: |task| unsafe { multiply2(task) },
+    fly: Some(Fly {
+        scratch_count: multiply::scratch2,
+        // SAFETY: as for the weights.
+        multiply: |task| unsafe { fly2(task) },
+    }),
     // SAFETY: as for the weights.
     output: |tiles| unsafe { output::output2(tiles) },
 };
+
+#[target_feature(enable = "avx2")]
+fn multiply4(task: Multiply<'_>) {
+    multiply::multiply(36, task, |sums, x, w| dot(sums, x, w));
+}
+
+#[target_feature(enable = "avx2")]
+fn fly4(task: FlyMultiply<'_>) {
+    multiply::multiply_filters4(task, |sums, x, w| dot(sums, x, w));
+}
+
+#[target_feature(enable = "avx2")]
+fn multiply2(task: Multiply<'_>) {
+    multiply::multiply(16, task, |sums, x, w| dot(sums, x, w));
+}
+
+#[target_feature(enable = "avx2")]
+fn fly2(task: FlyMultiply<'_>) {
+    multiply::multiply_filters2(task, |sums, x, w| dot(sums, x, w));
+}

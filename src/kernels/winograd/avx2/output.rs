@@ -1,9 +1,8 @@
 //! From the sums of products back to outputs, 8 channels at a time in i32, wrapping: y = Aᵀ M A, the division by f², the
 //! epilogue, and the 2 × 2 max pooling, which is done on the sums: their order is the outputs', since no multiplier is
 //! negative.
-#![allow(unsafe_code)] // Loads of points, whose bounds are checked once for all of a tile.
 
-use crate::kernels::avx2::{prefetch, store_8_bytes};
+use crate::kernels::avx2::{load_i32, store_8_bytes};
 use crate::kernels::epilogue::avx2::{Channels, pack, zero_point};
 use crate::kernels::winograd::{F2, F4, OutputTiles};
 use crate::kernels::{BLOCK, Epilogue};
@@ -76,38 +75,27 @@ fn output<const M: usize, const A: usize>(
     };
     for index in 0..count {
         (pixels.row, pixels.column) = (index / tile_columns * (M / step), index % tile_columns * (M / step));
-        for point in 0..A * A {
-            let next = (point * count + index + 1) * BLOCK;
-            prefetch(m, next);
-            prefetch(m, next + BLOCK / 2);
-        }
         for first in (0..BLOCK).step_by(8) {
-            tile(&Points::new(m, index * BLOCK + first, count * BLOCK), pool, &mut pixels, first);
+            tile(&Points::new(m, index, first), pool, &mut pixels, first);
         }
     }
 }
 
-/// The A × A points of a tile, 8 channels of them.
-struct Points<'a, const A: usize> {
-    first: &'a [i32],
-    stride: usize,
-}
+/// The A × A points of a tile, 8 channels of them: from the first to the last.
+struct Points<'a, const A: usize>(&'a [i32]);
 
 impl<'a, const A: usize> Points<'a, A> {
-    /// The first one is at `at`, the next `stride` further on, and so forth.
+    /// Those of the tile `index`, of the channels from `first` on.
     #[inline]
-    fn new(m: &'a [i32], at: usize, stride: usize) -> Self {
-        let first = &m[at..];
-        assert!(first.len() >= (A * A - 1) * stride + 8);
-        Self { first, stride }
+    fn new(m: &'a [i32], index: usize, first: usize) -> Self {
+        Self(&m[index * A * A * BLOCK + first..][..(A * A - 1) * BLOCK + 8])
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
     fn load(&self, y: usize, x: usize) -> __m256i {
-        let at = (y.min(A - 1) * A + x.min(A - 1)) * self.stride;
-        // SAFETY: `at` is at most (A² − 1) strides, after which `new` found the 8 numbers that are read.
-        unsafe { _mm256_loadu_si256(self.first.as_ptr().add(at).cast()) }
+        // Of this length, so that the compiler needs no check for each.
+        load_i32(&self.0[..(A * A - 1) * BLOCK + 8], (y * A + x) * BLOCK)
     }
 }
 

@@ -1,21 +1,11 @@
-//! Inputs and weights to the points of Winograd convolution, 16 channels at a time. All sums fit i16: see the bounds in
+//! Inputs to the points of Winograd convolution, 16 channels at a time. All sums fit i16: see the bounds in
 //! [`crate::kernels::winograd`].
 #![allow(unsafe_code)] // Stores of points, whose bounds are checked once for all of a tile.
 
 use crate::kernels::BLOCK;
-use crate::kernels::avx2::{CHANNELS, WEIGHTS, load_weights, store_i16, widen_u8};
+use crate::kernels::avx2::widen_u8;
 use crate::kernels::winograd::InputTiles;
 use std::arch::x86_64::*;
-
-#[target_feature(enable = "avx2")]
-pub(super) fn weights4(filters: &[i8], u: &mut [i16]) {
-    weights::<6>(filters, u, |g| weight_line4(g));
-}
-
-#[target_feature(enable = "avx2")]
-pub(super) fn weights2(filters: &[i8], u: &mut [i16]) {
-    weights::<4>(filters, u, |g| weight_line2(g));
-}
 
 #[target_feature(enable = "avx2")]
 pub(super) fn input4(tiles: InputTiles<'_>) {
@@ -119,46 +109,6 @@ impl<'a, const A: usize> Points<'a, A> {
     }
 }
 
-/// U = G g Gᵀ: G g of a whole block of input channels, a column of the filter at a time; then (G g) Gᵀ, a row of points at a
-/// time, so that U is written in a few runs of 1 KB each.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn weights<const A: usize>(filters: &[i8], u: &mut [i16], line: impl Fn([__m256i; 3]) -> [__m256i; A]) {
-    let mut columns = [[[_mm256_setzero_si256(); 3]; A]; BLOCK];
-    for (block, filters) in filters.chunks_exact(9 * BLOCK * BLOCK).enumerate() {
-        for half in 0..2 {
-            for (filter, columns) in filters.chunks_exact(9 * BLOCK).zip(&mut columns) {
-                for kx in 0..3 {
-                    let at = kx * BLOCK + half * CHANNELS;
-                    let column = line([tap(filter, at), tap(filter, at + 3 * BLOCK), tap(filter, at + 6 * BLOCK)]);
-                    for (y, w) in column.into_iter().enumerate() {
-                        columns[y][kx] = w;
-                    }
-                }
-            }
-            for y in 0..A {
-                let u = &mut u[((block * A + y) * A * 2 + half) * WEIGHTS..];
-                for (pair, channels) in columns.chunks_exact(2).enumerate() {
-                    let (even, odd) = (line(channels[0][y]), line(channels[1][y]));
-                    for (x, (even, odd)) in even.into_iter().zip(odd).enumerate() {
-                        let at = x * 2 * WEIGHTS + pair * 2 * CHANNELS;
-                        store_i16(u, at, _mm256_unpacklo_epi16(even, odd));
-                        store_i16(u, at + CHANNELS, _mm256_unpackhi_epi16(even, odd));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The weights of 16 output channels. Of these the second and the third four are exchanged, which is the order that
-/// `vpunpck` turns into the right one.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn tap(filters: &[i8], at: usize) -> __m256i {
-    _mm256_cvtepi8_epi16(_mm_shuffle_epi32::<0b11_01_10_00>(load_weights(filters, at)))
-}
-
 /// Bᵀ d for m = 4.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -187,30 +137,4 @@ fn input_line2(d: [__m256i; 4]) -> [__m256i; 4] {
         _mm256_sub_epi16(d[2], d[1]),
         _mm256_sub_epi16(d[1], d[3]),
     ]
-}
-
-/// G g for m = 4.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn weight_line4(g: [__m256i; 3]) -> [__m256i; 6] {
-    let twice = |w: __m256i| _mm256_add_epi16(w, w);
-    let (outer, middle) = (_mm256_slli_epi16::<2>(_mm256_add_epi16(g[0], g[2])), _mm256_slli_epi16::<2>(g[1]));
-    let (low, high) = (_mm256_add_epi16(g[0], _mm256_slli_epi16::<2>(g[2])), twice(g[1]));
-    let zero = _mm256_setzero_si256();
-    [
-        twice(_mm256_add_epi16(twice(g[0]), g[0])),
-        _mm256_sub_epi16(zero, _mm256_add_epi16(outer, middle)),
-        _mm256_sub_epi16(middle, outer),
-        _mm256_add_epi16(low, high),
-        _mm256_sub_epi16(low, high),
-        g[2],
-    ]
-}
-
-/// G g for m = 2.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn weight_line2(g: [__m256i; 3]) -> [__m256i; 4] {
-    let outer = _mm256_add_epi16(g[0], g[2]);
-    [g[0], _mm256_add_epi16(outer, g[1]), _mm256_sub_epi16(outer, g[1]), g[2]]
 }

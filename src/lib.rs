@@ -21,14 +21,16 @@
 //! ```text
 //! 7  pipeline      next → preprocess → classify → assess → outbox → settle
 //! 6  config        one TOML, each module's own section, unknown keys refused
-//! 5  classifier    trait Classifier, Evidence; onnx (tract)
+//! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
 //!    source        trait Source; folder
 //!    outbox        the durable queue (SQLite)
 //!    sink          trait Sink; mqtt
-//! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass)
+//! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,
+//!                  weights and engine, which run it on the kernels
 //!    bundle        the model bundle: signature, manifest, hashes, golden vectors; the store of installed ones
-//! 3  kernels       reference: the definition of every integer operation, as naive loops
+//! 3  kernels       reference: the definition of every integer operation, as naive loops; direct, first and winograd, which
+//!                  compute the same for one instruction set each
 //! 2  preprocess    Radiograph → Tensor<u8>: the one path that training, calibration and the box share
 //!    quant         scale, zero_point, Requantize: the equations, derived
 //! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom

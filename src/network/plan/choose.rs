@@ -45,6 +45,9 @@ pub enum Family {
 /// Bytes of V, or of M, that a core's own cache holds beside what it is multiplied with.
 const CACHED: usize = 256 << 10;
 
+/// Most bytes of V that all threads share.
+const ROUND: usize = 8 << 20;
+
 /// Bytes of U of a whole layer that may be read again for every few tiles: about what such a cache holds.
 const SMALL_U: usize = 1200 << 10;
 
@@ -108,36 +111,44 @@ fn smallest(index: usize, shape: &Shape<'_>, options: &Options, rates: &Rates) -
     }
 }
 
-/// Winograd with U made on the fly. All tiles in one round, since U is made once a round; in so many strips that no thread
-/// idles for long at the end, though each strip makes U once more.
+/// Winograd with U made on the fly. As many tiles in a round as may be, since U is made once for each strip of a round; in so
+/// many strips that no thread idles for long at the end, though each strip makes U once more.
 fn on_the_fly(shape: &Shape<'_>, winograd: &'static Winograd, options: &Options, rates: &Rates) -> (Work, f64) {
     let (tile_rows, _) = winograd.tiles(shape.input.rows, shape.input.columns);
+    let most = (ROUND / v_row(shape, winograd)).clamp(1, tile_rows);
     let (multiply, weights) = (rates.tiles(shape, winograd), rates.weights(shape));
     let cost =
         |strips: &usize| uneven(shape.output.blocks() * strips, options.threads, multiply + weights * *strips as f64);
-    let best = (1..=tile_rows.min(4)).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(1);
+    let least = tile_rows.div_ceil(most);
+    let best = (least..=tile_rows.min(least + 3)).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(least);
     let strip = tile_rows.div_ceil(best);
-    let tiling = Tiling { winograd, stored: false, strip, step: strip, round: Some(tile_rows.div_ceil(strip)) };
-    (Work::Winograd(tiling), cost(&best))
+    let round = Some((most / strip).max(1));
+    (Work::Winograd(Tiling { winograd, stored: false, strip, step: strip, round }), cost(&best))
 }
 
 /// Winograd with U stored. A small U is read again for every strip, whose V then stays in the core's own cache. A large one
-/// is read once, and V of the whole layer again for every block of output channels.
+/// is read once a round, and V of the round again for every block of output channels.
 fn stored(shape: &Shape<'_>, winograd: &'static Winograd, options: &Options, rates: &Rates) -> (Work, f64) {
     let (tile_rows, tile_columns) = winograd.tiles(shape.input.rows, shape.input.columns);
-    let row = winograd.points() * tile_columns * BLOCK;
-    let rows = |bytes_a_row: usize| (CACHED / bytes_a_row.max(1)).clamp(1, tile_rows);
     let u = 2 * winograd.weight_count(shape.input.blocks()) * shape.output.blocks();
-    let (strip, round) = if u <= SMALL_U {
-        (even(tile_rows, rows(2 * row * shape.input.blocks()), options.threads), None)
+    let (strip, step, round) = if u <= SMALL_U {
+        let m_row = 4 * winograd.points() * tile_columns * BLOCK;
+        let strip = even(tile_rows, CACHED / v_row(shape, winograd), options.threads);
+        (strip, (CACHED / m_row).clamp(1, strip), None)
     } else {
-        let strips = (4 * options.threads).div_ceil(shape.output.blocks()).clamp(1, tile_rows);
-        let strip = tile_rows.div_ceil(strips);
-        (strip, Some(tile_rows.div_ceil(strip)))
+        let most = (ROUND / v_row(shape, winograd)).clamp(1, tile_rows);
+        let strips = (4 * options.threads).div_ceil(shape.output.blocks()).clamp(1, most);
+        let strip = most.div_ceil(strips);
+        (strip, strip, Some((most / strip).max(1)))
     };
-    let step = if round.is_some() { strip } else { rows(4 * row).min(strip) };
-    let tiling = Tiling { winograd, stored: true, strip, step, round };
-    (Work::Winograd(tiling), rates.tiles(shape, winograd) + rates.reading(u))
+    let cost = rates.tiles(shape, winograd) + rates.reading(u);
+    (Work::Winograd(Tiling { winograd, stored: true, strip, step, round }), cost)
+}
+
+/// Bytes of V of one row of tiles.
+fn v_row(shape: &Shape<'_>, winograd: &Winograd) -> usize {
+    let (_, tile_columns) = winograd.tiles(shape.input.rows, shape.input.columns);
+    2 * winograd.points() * tile_columns * BLOCK * shape.input.blocks()
 }
 
 /// The time of work in so many equal tasks, as if it were spread over the threads without a rest, with the rest.

@@ -72,6 +72,20 @@ fn a_layer_that_is_too_large_is_refused_by_its_name() {
 }
 
 #[test]
+fn working_memory_is_bounded_whatever_the_image() {
+    let mut network = vgg16();
+    network.input_size = 1024;
+    for kernels in available() {
+        for memory in [Memory::Small, Memory::Balanced, Memory::Fast] {
+            let options = Options { memory, ..Options::new(kernels, 2) };
+            let plan = Plan::new(&Outline::of(&network).expect("a sound network"), options).expect("a plan");
+            let Scratch { shared_v, v, m, u, rows } = plan.scratch;
+            assert!(shared_v + v + m + u + rows < 40 << 20, "{plan}");
+        }
+    }
+}
+
+#[test]
 fn weights_that_winograd_would_not_get_right_are_given_to_direct_kernels() {
     let mut network = vgg16();
     let Some(Layer::Conv(conv)) = network.trunk.get_mut(8) else { panic!("block3_conv3") };

@@ -94,7 +94,7 @@ fn compare(network: Network, images: &[Tensor<u8>]) {
 
     for kernels in available() {
         let config = native::Config { kernel: kernels.name.into(), ..native::Config::default() };
-        let mut native = NativeClassifier::load(&bundle, &config).expect("the engine takes it");
+        let mut native = NativeClassifier::load(&bundle, &config, None).expect("the engine takes it");
         for (image, expected) in images.iter().zip(&reference) {
             let (evidence, features) = native.run(image).expect("it runs");
             assert_same(kernels.name, "features", &features, &expected.1);

@@ -35,7 +35,7 @@ pub(super) fn check_hashes(folder: &Path, listed: &BTreeMap<String, String>) -> 
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some((name, expected)) = files.get(index) else { return checked };
-            checked.push((index, check_hash(folder, name, expected)));
+            checked.push((index, check_hash(folder, name, expected, |_| ())));
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -56,7 +56,13 @@ pub(super) fn check_hashes(folder: &Path, listed: &BTreeMap<String, String>) -> 
     checked.into_iter().try_for_each(|(_, result)| result)
 }
 
-fn check_hash(folder: &Path, name: &str, expected: &str) -> Result<(), BundleError> {
+/// Reads a file piece by piece, hands each to `keep`, and says at the end whether all of them were what the hash says.
+pub(super) fn check_hash(
+    folder: &Path,
+    name: &str,
+    expected: &str,
+    mut keep: impl FnMut(&[u8]),
+) -> Result<(), BundleError> {
     refuse_symlinks(folder, name)?;
     let path = folder.join(name);
     let io = |error| BundleError::Io { what: "reading", path: path.clone(), error };
@@ -69,6 +75,7 @@ fn check_hash(folder: &Path, name: &str, expected: &str) -> Result<(), BundleErr
                 length += count as u64;
                 refuse_longer(&path, length, MAX_BYTES)?;
                 hasher.update(&chunk[..count]);
+                keep(&chunk[..count]);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(io(error)),

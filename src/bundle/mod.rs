@@ -35,8 +35,9 @@ pub use store::{Entry, Fallback, Install, Installed, RolledBack, State, Step, St
 pub use write::{BundleWriter, add_signature};
 
 use crate::network::int8::Network;
-use crate::network::onnx::{self, Model, OnnxError};
+use crate::network::onnx::{self, Model, OnnxError, Pieces};
 use crate::network::outline::Outline;
+use bytes::Bytes;
 use files::{check_name, read_bounded, refuse_symlink};
 use std::collections::BTreeMap;
 use std::fs;
@@ -255,6 +256,17 @@ impl Bundle {
         Ok(bytes)
     }
 
+    /// The same in pieces.
+    fn pieces(&self, name: &str) -> Result<Pieces, BundleError> {
+        let path = self.dir.join(name);
+        let Some(expected) = self.manifest.files.get(name) else {
+            return Err(BundleError::File { path, reason: "the manifest does not list it".into() });
+        };
+        let mut pieces = Vec::new();
+        files::check_hash(&self.dir, name, expected, |piece| pieces.push(Bytes::copy_from_slice(piece)))?;
+        Ok(pieces.into_iter().collect())
+    }
+
     /// The bytes of `model.onnx`, for backends that read ONNX.
     pub fn model_onnx(&self) -> Result<Vec<u8>, BundleError> {
         self.read(MODEL_FILE)
@@ -269,7 +281,7 @@ impl Bundle {
     /// file one at a time.
     pub fn outline(&self) -> Result<(Model, Outline), BundleError> {
         let refuse = |reason: String| BundleError::Network { path: self.dir.join(MODEL_FILE), reason };
-        let model = Model::parse(self.model_onnx()?.into()).map_err(|error| refuse(error.to_string()))?;
+        let model = Model::parse(self.pieces(MODEL_FILE)?).map_err(|error| refuse(error.to_string()))?;
         let outline = Outline::read(&model).map_err(|error: OnnxError| refuse(error.to_string()))?;
         self.manifest.check_outline(&outline).map_err(refuse)?;
         Ok((model, outline))

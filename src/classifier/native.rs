@@ -130,9 +130,9 @@ impl NativeClassifier {
 
 /// Plans and packs the bundle's network, a layer at a time, and keeps what was packed where it should be.
 fn packed(bundle: &Bundle, options: Options, cached: Option<&Cached>) -> Result<(Plan, Weights), LoadError> {
-    let (model, outline) = bundle.outline()?;
+    let (mut model, outline) = bundle.outline()?;
     let plan = Plan::new(&outline, options).map_err(LoadError::Refused)?;
-    let convolutions = model.layers().filter_map(|layer| match layer {
+    let convolutions = (0..model.depth()).filter_map(|position| match model.take(position) {
         Ok(Layer::Conv(conv)) => Some(Ok(conv)),
         Ok(Layer::MaxPool2) => None,
         Err(error) => Some(Err(error)),

@@ -11,10 +11,12 @@
 //! 0.23 computes it right, which it does not for the pairs. Operator set 13, since `MaxPool` reads u8 from 12 on.
 
 mod limits;
+mod pieces;
 pub mod proto;
 mod read;
 mod write;
 
+pub use pieces::Pieces;
 pub use read::{MAX_BYTES, Model, OnnxError, read};
 pub use write::write;
 

@@ -17,6 +17,7 @@ mod demo;
 mod doctor;
 mod heatmap;
 mod logging;
+mod memory;
 mod model;
 mod run;
 mod signals;
@@ -68,6 +69,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    memory::give_back_large_pieces();
     // Not `parse`: it ends with 2, which nobody was promised.
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

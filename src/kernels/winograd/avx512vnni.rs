@@ -9,6 +9,9 @@
 //! A block of a channel's numbers is one register of i16, so the transforms of inputs and of weights work on whole registers.
 //! U's pairs are made by unpacking, which works on the four quarters of a register: it leaves, of 32 output channels, the even
 //! groups of four in one register and the odd ones in the other. That order stays, through M, until the bytes are packed.
+//!
+//! Of the [matrices](super::F4), the last row of G is multiplied by 3 and the last column of Aᵀ divided by it, 24 to 8: so that a
+//! shift does where two more operations were, and there are more outputs than filters.
 #![allow(unsafe_code)] // The entries from the table, loads, stores, and the instruction by name.
 
 use super::{Fly, FlyMultiply, InputTiles, Multiply, OutputTiles, Winograd};
@@ -42,6 +45,9 @@ const POINTS: usize = 36;
 
 /// Numbers of U of one point and one input block.
 const U_BLOCK: usize = BLOCK * BLOCK;
+
+/// Lines of the cache that those are.
+const U_LINES: usize = U_BLOCK / BLOCK;
 
 /// Numbers of U of a step: two input channels × 32 output channels.
 const STEP: usize = 2 * BLOCK;
@@ -125,7 +131,7 @@ fn filter_point<const ROW: usize>(a: __m256i, b: __m256i, c: __m256i) -> __m512i
         2 => _mm512_slli_epi16::<2>(_mm512_sub_epi16(_mm512_sub_epi16(b, a), c)),
         3 => _mm512_add_epi16(_mm512_add_epi16(a, _mm512_slli_epi16::<1>(b)), _mm512_slli_epi16::<2>(c)),
         4 => _mm512_add_epi16(_mm512_sub_epi16(a, _mm512_slli_epi16::<1>(b)), _mm512_slli_epi16::<2>(c)),
-        _ => c,
+        _ => _mm512_sub_epi16(_mm512_slli_epi16::<2>(c), c),
     }
 }
 
@@ -143,7 +149,7 @@ fn filter_points(a: __m512i, b: __m512i, c: __m512i) -> [__m512i; 6] {
         _mm512_add_epi16(outer, b4),
         _mm512_add_epi16(wide, b2),
         _mm512_sub_epi16(wide, b2),
-        c,
+        _mm512_sub_epi16(c4, c),
     ]
 }
 
@@ -221,7 +227,7 @@ fn multiply(task: Multiply<'_>) {
     let Multiply { v, blocks, tiles, range, u, m } = task;
     let mut product = Product { v, tiles, range, m };
     for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate().take(POINTS) {
-        multiply_point(&mut product, point, u);
+        multiply_point(&mut product, point, u, true);
     }
 }
 
@@ -233,7 +239,7 @@ fn multiply_filters(task: FlyMultiply<'_>) {
         let u = &mut scratch[..6 * blocks * U_BLOCK];
         weights_row(filters, row, u);
         for (point, u) in u.chunks_exact(blocks * U_BLOCK).enumerate() {
-            multiply_point(&mut product, row * 6 + point, u);
+            multiply_point(&mut product, row * 6 + point, u, false);
         }
     }
 }
@@ -246,41 +252,50 @@ struct Product<'a> {
     m: &'a mut [i32],
 }
 
-/// One point of all tiles of the range; `u` is U's of this point.
+/// One point of all tiles of the range; `u` is U's of this point. With `fetch`, U of the next point, which lies behind it, is
+/// brought near meanwhile, a share of it by each group of tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_point(task: &mut Product<'_>, point: usize, u: &[i16]) {
+fn multiply_point(task: &mut Product<'_>, point: usize, u: &[i16], fetch: bool) {
     let tiles = task.range.len();
     let count = tiles.div_ceil(14);
     for group in 0..count {
         let (from, to) = (tiles * group / count, tiles * (group + 1) / count);
+        let lines = if fetch { U_LINES * group / count..U_LINES * (group + 1) / count } else { 0..0 };
         match to - from {
-            1 => multiply_tile::<1>(task, point, u, from),
-            2 => multiply_tile::<2>(task, point, u, from),
-            3 => multiply_tile::<3>(task, point, u, from),
-            4 => multiply_tile::<4>(task, point, u, from),
-            5 => multiply_tile::<5>(task, point, u, from),
-            6 => multiply_tile::<6>(task, point, u, from),
-            7 => multiply_tile::<7>(task, point, u, from),
-            8 => multiply_tile::<8>(task, point, u, from),
-            9 => multiply_tile::<9>(task, point, u, from),
-            10 => multiply_tile::<10>(task, point, u, from),
-            11 => multiply_tile::<11>(task, point, u, from),
-            12 => multiply_tile::<12>(task, point, u, from),
-            13 => multiply_tile::<13>(task, point, u, from),
-            _ => multiply_tile::<14>(task, point, u, from),
+            1 => multiply_tile::<1>(task, point, u, from, lines),
+            2 => multiply_tile::<2>(task, point, u, from, lines),
+            3 => multiply_tile::<3>(task, point, u, from, lines),
+            4 => multiply_tile::<4>(task, point, u, from, lines),
+            5 => multiply_tile::<5>(task, point, u, from, lines),
+            6 => multiply_tile::<6>(task, point, u, from, lines),
+            7 => multiply_tile::<7>(task, point, u, from, lines),
+            8 => multiply_tile::<8>(task, point, u, from, lines),
+            9 => multiply_tile::<9>(task, point, u, from, lines),
+            10 => multiply_tile::<10>(task, point, u, from, lines),
+            11 => multiply_tile::<11>(task, point, u, from, lines),
+            12 => multiply_tile::<12>(task, point, u, from, lines),
+            13 => multiply_tile::<13>(task, point, u, from, lines),
+            _ => multiply_tile::<14>(task, point, u, from, lines),
         }
     }
 }
 
 /// `N` tiles of the range, from `from` on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize) {
+fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16], from: usize, lines: Range<usize>) {
     let mut sums = [[_mm512_setzero_si512(); 2]; N];
     let first = task.range.start + from;
+    let all = u;
     for (block, u) in u.chunks_exact(U_BLOCK).enumerate() {
         let at = |point: usize| ((block * POINTS + point) * task.tiles + first) * BLOCK;
         let v = &task.v[at(point)..][..N * BLOCK];
-        fetch_ahead::<N>(task.v, at(if point + 1 < POINTS { point + 1 } else { 0 }));
+        let next = at(if point + 1 < POINTS { point + 1 } else { 0 });
+        for n in 0..N {
+            fetch(task.v, next + n * BLOCK);
+        }
+        for line in lines.clone() {
+            fetch(all, all.len() + block * U_BLOCK + line * BLOCK);
+        }
         for (step, u) in u.chunks_exact(STEP).enumerate() {
             let u = [load(u), load(&u[BLOCK..])];
             for (n, sums) in sums.iter_mut().enumerate() {
@@ -300,15 +315,13 @@ fn multiply_tile<const N: usize>(task: &mut Product<'_>, point: usize, u: &[i16]
     }
 }
 
-/// Brings `N` tiles of V near: those of the next point lie where no processor expects them.
+/// Brings a line of the cache near: what the next point reads lies where no processor expects it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn fetch_ahead<const N: usize>(v: &[i16], from: usize) {
-    for n in 0..N {
-        let line = v.as_ptr().wrapping_add(from + n * BLOCK);
-        // SAFETY: a prefetch changes nothing and reads nothing that the program sees, at whatever address.
-        unsafe { asm!("prefetcht1 byte ptr [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
-    }
+fn fetch(numbers: &[i16], at: usize) {
+    let line = numbers.as_ptr().wrapping_add(at);
+    // SAFETY: a prefetch changes nothing and reads nothing that the program sees, at whatever address.
+    unsafe { asm!("prefetcht0 byte ptr [{}]", in(reg) line, options(readonly, nostack, preserves_flags)) }
 }
 
 /// The instruction by name: the compiler splits its intrinsic into a multiplication and an addition where it sees fit.
@@ -325,26 +338,29 @@ pub(crate) fn dpwssd(mut sums: __m512i, v: __m512i, u: __m512i) -> __m512i {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 fn output(task: OutputTiles<'_>) {
-    let OutputTiles { m, rows, columns, epilogue, pool, output, row_bytes } = task;
-    let tile_columns = columns.div_ceil(4);
+    if task.pool { output_tiles::<true, 2>(task) } else { output_tiles::<false, 4>(task) }
+}
+
+/// With `ROWS` rows of output a tile: four, or two of the maxima of 2 × 2 cells.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+fn output_tiles<const POOL: bool, const ROWS: usize>(task: OutputTiles<'_>) {
+    let OutputTiles { m, rows, columns, epilogue, output, row_bytes, .. } = task;
+    let (tile_columns, step) = (columns.div_ceil(4), 4 / ROWS);
     let count = rows.div_ceil(4) * tile_columns;
     let lanes = Lanes::new_unpacked(epilogue);
     for (tile, m) in m.chunks_exact(POINTS * BLOCK).enumerate().take(count) {
         let (row, column) = (tile / tile_columns * 4, tile % tile_columns * 4);
-        let (rows, columns) = ((rows - row).min(4), (columns - column).min(4));
-        if pool {
-            let (low, high) = (pooled(m, 0, &lanes), pooled(m, 1, &lanes));
-            for y in 0..rows / 2 {
-                let bytes = lanes.join(low[y], high[y]);
-                let at = (row / 2 + y) * row_bytes + column / 2 * BLOCK;
-                store_pixels(&mut output[at..], columns / 2, bytes);
-            }
-        } else {
-            let (low, high) = (whole(m, 0, &lanes), whole(m, 1, &lanes));
-            for y in 0..rows {
-                for pair in 0..columns.div_ceil(2) {
-                    let bytes = lanes.join(low[y][pair], high[y][pair]);
-                    let at = (row + y) * row_bytes + (column + 2 * pair) * BLOCK;
+        // A pair of pixels a register, half of the channels at a time.
+        let mut pairs = [[[_mm512_setzero_si512(); 2]; ROWS]; 2];
+        for (half, pairs) in pairs.iter_mut().enumerate() {
+            *pairs = half_tile::<POOL, ROWS>(m, half, &lanes);
+        }
+        let (rows, columns) = ((rows - row) / step, (columns - column) / step);
+        for y in 0..ROWS {
+            for pair in 0..ROWS / 2 {
+                if y < rows && 2 * pair < columns {
+                    let at = (row / step + y) * row_bytes + (column / step + 2 * pair) * BLOCK;
+                    let bytes = lanes.join(pairs[0][y][pair], pairs[1][y][pair]);
                     store_pixels(&mut output[at..], columns - 2 * pair, bytes);
                 }
             }
@@ -352,57 +368,40 @@ fn output(task: OutputTiles<'_>) {
     }
 }
 
-/// Half a tile's outputs (16 channels), requantized: rows, pairs of pixels.
+/// The outputs of half the channels, requantized: rows of pairs of pixels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn whole(m: &[i32], half: usize, lanes: &Lanes) -> [[__m512i; 2]; 4] {
-    let sums = sums(m, half);
-    let mut pixels = [[_mm512_setzero_si512(); 2]; 4];
-    for (pixels, sums) in pixels.iter_mut().zip(&sums) {
-        for pair in 0..2 {
-            pixels[pair] = lanes.requantize(half, sums[2 * pair], sums[2 * pair + 1]);
-        }
-    }
-    pixels
-}
-
-/// The same, of the maxima of 2 × 2 cells: since no multiplier is below 0, the greatest sum has the greatest byte.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn pooled(m: &[i32], half: usize, lanes: &Lanes) -> [__m512i; 2] {
-    let sums = sums(m, half);
-    let mut pixels = [_mm512_setzero_si512(); 2];
-    for (y, pixels) in pixels.iter_mut().enumerate() {
-        let (top, bottom) = (&sums[2 * y], &sums[2 * y + 1]);
-        let left = _mm512_max_epi32(_mm512_max_epi32(top[0], top[1]), _mm512_max_epi32(bottom[0], bottom[1]));
-        let right = _mm512_max_epi32(_mm512_max_epi32(top[2], top[3]), _mm512_max_epi32(bottom[2], bottom[3]));
-        *pixels = lanes.requantize(half, left, right);
-    }
-    pixels
-}
-
-/// The true sums of half a tile's outputs (16 channels): of 576 × them the inverse of 9 leaves 2⁶ ×.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-fn sums(m: &[i32], half: usize) -> [[__m512i; 4]; 4] {
+fn half_tile<const POOL: bool, const ROWS: usize>(m: &[i32], half: usize, lanes: &Lanes) -> [[__m512i; 2]; ROWS] {
     let m = &m[half * 16..POINTS * BLOCK];
-    let inverse = _mm512_set1_epi32(super::F4.inverse);
     // Aᵀ M, a column of points at a time; then (Aᵀ M) A, a row at a time.
-    let mut rows = [[_mm512_setzero_si512(); 6]; 4];
-    for x in 0..6 {
+    let column = |x: usize| {
         let point = |y: usize| load(&m[(y * 6 + x) * BLOCK..]);
-        let sums = output_points([point(0), point(1), point(2), point(3), point(4), point(5)]);
-        for (row, sum) in rows.iter_mut().zip(sums) {
-            row[x] = sum;
+        output_points([point(0), point(1), point(2), point(3), point(4), point(5)])
+    };
+    let columns = [column(0), column(1), column(2), column(3), column(4), column(5)];
+    // The true sums of a row: of 576 × them the inverse of 9 leaves 2⁶ ×.
+    let inverse = _mm512_set1_epi32(super::F4.inverse);
+    let sums = |y: usize| {
+        let column = |x: usize| columns[x][y];
+        let scaled = output_points([column(0), column(1), column(2), column(3), column(4), column(5)]);
+        let sum = |x: usize| _mm512_srai_epi32::<6>(_mm512_mullo_epi32(scaled[x], inverse));
+        [sum(0), sum(1), sum(2), sum(3)]
+    };
+    let max = |a, b| _mm512_max_epi32(a, b);
+    let mut rows = [[_mm512_setzero_si512(); 2]; ROWS];
+    for (y, pairs) in rows.iter_mut().enumerate() {
+        if POOL {
+            // Since no multiplier is below 0, the greatest sum has the greatest byte.
+            let (top, bottom) = (sums(2 * y), sums(2 * y + 1));
+            let (left, right) = (max(top[0], top[1]), max(top[2], top[3]));
+            let (left, right) = (max(left, max(bottom[0], bottom[1])), max(right, max(bottom[2], bottom[3])));
+            pairs[0] = lanes.requantize(half, left, right);
+        } else {
+            let sums = sums(y);
+            *pairs = [lanes.requantize(half, sums[0], sums[1]), lanes.requantize(half, sums[2], sums[3])];
         }
     }
-    let mut sums = [[_mm512_setzero_si512(); 4]; 4];
-    for (sums, row) in sums.iter_mut().zip(rows) {
-        for (sum, scaled) in sums.iter_mut().zip(output_points(row)) {
-            *sum = _mm512_srai_epi32::<6>(_mm512_mullo_epi32(scaled, inverse));
-        }
-    }
-    sums
+    rows
 }
 
 /// Aᵀ times a column of six.
@@ -411,12 +410,11 @@ fn sums(m: &[i32], half: usize) -> [[__m512i; 4]; 4] {
 fn output_points(m: [__m512i; 6]) -> [__m512i; 4] {
     let (sum, difference) = (_mm512_add_epi32(m[1], m[2]), _mm512_sub_epi32(m[1], m[2]));
     let (far_sum, far_difference) = (_mm512_add_epi32(m[3], m[4]), _mm512_sub_epi32(m[3], m[4]));
-    let thrice = _mm512_add_epi32(m[5], _mm512_slli_epi32::<1>(m[5]));
     [
         _mm512_add_epi32(m[0], _mm512_add_epi32(sum, far_sum)),
         _mm512_add_epi32(difference, _mm512_slli_epi32::<1>(far_difference)),
         _mm512_add_epi32(sum, _mm512_slli_epi32::<2>(far_sum)),
-        _mm512_add_epi32(difference, _mm512_slli_epi32::<3>(_mm512_add_epi32(far_difference, thrice))),
+        _mm512_add_epi32(difference, _mm512_slli_epi32::<3>(_mm512_add_epi32(far_difference, m[5]))),
     ]
 }
 

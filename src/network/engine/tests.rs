@@ -4,6 +4,7 @@
 use super::*;
 use crate::kernels::{available, reference};
 use crate::network::int8::{Conv, Layer};
+use crate::network::onnx;
 use crate::network::plan::{Family, Memory, Tiling};
 use crate::quant::QuantParams;
 use proptest::prelude::*;
@@ -188,7 +189,10 @@ proptest! {
         let expected = layers(&network, &image, case.fuse_pool);
         for kernels in available() {
             let options = Options { fuse_pool: case.fuse_pool, ..Options::new(kernels, case.threads) };
-            let plan = Plan::with(&outline(&network), options, |_, shape| {
+            let plan = Plan::with(&outline(&network), options, |index, shape| {
+                if index == 0 && shape.kernel == 3 && rows > 2 {
+                    return Work::First { strip: rows };
+                }
                 let winograd = kernels.winograd.get(which).filter(|_| shape.winograd.is_some());
                 match winograd {
                     Some(winograd) => Work::Winograd(Tiling { winograd, stored, strip, step, round }),
@@ -253,4 +257,51 @@ fn images_and_weights_of_another_size_are_refused() {
     );
     let Ok(weights) = Weights::pack(&small, network.convolutions().map(Ok::<_, Infallible>));
     assert!(matches!(Engine::with(large, weights, false), Err(EngineError::Weights { .. })));
+}
+
+/// Graphs that somebody damaged, from the bytes of the file to the result: each is refused, or runs as the definition says.
+#[test]
+fn damaged_graphs_are_refused_or_run_as_defined() {
+    let case = Case {
+        input_size: 9,
+        trunk: vec![(5, 3, 1), (33, 3, 0), (4, 1, 0)],
+        classes: 3,
+        weight: 100,
+        zero_points: true,
+        threads: 2,
+        fuse_pool: true,
+        seed: 7,
+    };
+    let whole = onnx::write(&case.network());
+    let mut random = Random(11);
+    let (mut refused, mut run) = (0, 0);
+    for _ in 0..3000 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + random.next() % 3 {
+            let at = random.next() as usize % bytes.len();
+            match random.next() % 4 {
+                0 => bytes[at] ^= 1 << (random.next() % 8),
+                1 => bytes[at] = random.byte(),
+                2 => bytes.truncate(at.max(1)),
+                // Lengths, extents and attributes are small numbers: one of them for another.
+                _ => bytes[at] = bytes[random.next() as usize % bytes.len()] % 12,
+            }
+        }
+        let Ok(network) = onnx::read(&bytes) else {
+            refused += 1;
+            continue;
+        };
+        let image = Tensor::filled([1, network.input_size, network.input_size, 1], 200);
+        let kernels = available().next().expect("the portable ones at least");
+        let plan = Plan::new(&outline(&network), Options::new(kernels, 2)).expect("small ones are planned");
+        if plan.bytes() > 20 << 20 {
+            continue;
+        }
+        let mut engine = Engine::new(&network, plan.options, false).expect("an engine");
+        engine.infer(image.data()).expect("an image");
+        let expected = network.forward(&image).expect("a sound network");
+        assert_eq!((engine.evidence(), engine.features()), expected);
+        run += 1;
+    }
+    assert!(refused > 300 && run > 300, "{refused} refused, {run} run: too few of either to say much");
 }

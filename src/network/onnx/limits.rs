@@ -3,7 +3,9 @@
 //! A message of two bytes can decode to a hundred in memory. Raw tensor data decodes to as many bytes as it has; so
 //! what is not raw tensor data must be small.
 
+use super::pieces::Pieces;
 use super::read::OnnxError;
+use bytes::Buf;
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
@@ -14,19 +16,25 @@ pub(super) const MAX_STRUCTURE: usize = 1 << 20;
 const RAW_DATA: [u32; 3] = [7, 5, 9];
 
 /// Refuses a file that has more than [`MAX_STRUCTURE`] bytes besides raw tensor data.
-pub(super) fn check(bytes: &[u8]) -> Result<(), OnnxError> {
-    let raw = sum_of_payloads(bytes, &RAW_DATA)?;
-    match bytes.len() - raw {
+pub(super) fn check(mut file: Pieces) -> Result<(), OnnxError> {
+    let length = file.remaining();
+    let raw = sum_of_payloads(&mut file, &RAW_DATA)?;
+    match length - raw {
         structure if structure > MAX_STRUCTURE => Err(OnnxError::TooMuchStructure { found: structure }),
         _ => Ok(()),
     }
 }
 
-/// The lengths of all payloads at the end of `path`, added up: at most the length of `bytes`, of which they are parts.
-fn sum_of_payloads(mut bytes: &[u8], path: &[u32]) -> Result<usize, DecodeError> {
-    let [wanted, deeper @ ..] = path else { return Ok(bytes.len()) };
+/// The lengths of all payloads at the end of `path`, added up: at most what is left of `bytes`, of which they are parts.
+/// Reads all of it.
+fn sum_of_payloads(mut bytes: &mut dyn Buf, path: &[u32]) -> Result<usize, DecodeError> {
+    let [wanted, deeper @ ..] = path else {
+        let length = bytes.remaining();
+        bytes.advance(length);
+        return Ok(length);
+    };
     let mut sum = 0;
-    while !bytes.is_empty() {
+    while bytes.has_remaining() {
         let (tag, wire_type) = decode_key(&mut bytes)?;
         if tag != *wanted || wire_type != WireType::LengthDelimited {
             skip_field(wire_type, tag, &mut bytes, DecodeContext::default())?;
@@ -34,9 +42,9 @@ fn sum_of_payloads(mut bytes: &[u8], path: &[u32]) -> Result<usize, DecodeError>
         }
         let length = usize::try_from(decode_varint(&mut bytes)?).unwrap_or(usize::MAX);
         // A payload that runs past the end is the decoder's to refuse.
-        let (payload, rest) = bytes.split_at(length.min(bytes.len()));
-        sum += sum_of_payloads(payload, deeper)?;
-        bytes = rest;
+        let length = length.min(bytes.remaining());
+        let mut payload = (&mut *bytes).take(length);
+        sum += sum_of_payloads(&mut payload, deeper)?;
     }
     Ok(sum)
 }

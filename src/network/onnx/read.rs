@@ -2,11 +2,12 @@
 //! never panics, whatever the bytes.
 
 use super::limits::{self, MAX_STRUCTURE};
+use super::pieces::Pieces;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, attribute_type, data_type};
 use super::{EVIDENCE, FEATURES, INPUT, MIN_OPSET};
 use crate::network::int8::{Conv, Layer, MAX_CHANNELS, MAX_INPUT_SIZE, MAX_LAYERS, Network, NetworkError};
 use crate::quant::QuantParams;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -49,11 +50,11 @@ pub enum OnnxError {
 
 /// Reads a network from the bytes of an ONNX file.
 pub fn read(bytes: &[u8]) -> Result<Network, OnnxError> {
-    Model::parse(Bytes::copy_from_slice(bytes))?.network()
+    Model::parse(Bytes::copy_from_slice(bytes).into())?.network()
 }
 
-/// An ONNX file whose structure has been read and found to be a chain of layers. Its weights lie where they lay in the
-/// file's bytes; each layer is decoded when it is asked for, so that a network need not be in memory twice.
+/// An ONNX file whose structure has been read and found to be a chain of layers. Each layer is decoded when it is asked for,
+/// and its weights can be forgotten then, so that a network need not be in memory twice.
 #[derive(Debug, Clone)]
 pub struct Model {
     input_size: usize,
@@ -62,12 +63,12 @@ pub struct Model {
 
 impl Model {
     /// Reads the structure: limits, operator set, input, outputs, names.
-    pub fn parse(bytes: Bytes) -> Result<Self, OnnxError> {
-        if bytes.len() > MAX_BYTES {
-            return Err(OnnxError::TooLarge { found: bytes.len() });
+    pub fn parse(file: Pieces) -> Result<Self, OnnxError> {
+        if file.remaining() > MAX_BYTES {
+            return Err(OnnxError::TooLarge { found: file.remaining() });
         }
-        limits::check(&bytes)?;
-        let model = ModelProto::decode(bytes)?;
+        limits::check(file.clone())?;
+        let model = ModelProto::decode(file)?;
         let opset = model.opset_import.iter().find(|set| set.domain.is_empty() || set.domain == "ai.onnx");
         match opset.map(|set| set.version) {
             Some(version) if version >= MIN_OPSET => {}
@@ -94,27 +95,46 @@ impl Model {
         self.input_size
     }
 
-    /// The layers in order, the head last, each read from its node when it is asked for. What they make together is
-    /// checked by [`crate::network::int8::Checker`].
-    pub fn layers(&self) -> impl Iterator<Item = Result<Layer, OnnxError>> + '_ {
+    /// How many layers there are, the head being the last.
+    pub fn depth(&self) -> usize {
+        self.graph.node.len()
+    }
+
+    /// The layer of that number, read from its node. What the layers make together is checked by
+    /// [`crate::network::int8::Checker`].
+    pub fn layer(&self, position: usize) -> Result<Layer, OnnxError> {
         let (constants, nodes) = (constants(&self.graph), &self.graph.node);
-        nodes.iter().enumerate().map(move |(position, proto)| {
-            let node = Node { proto, position, constants: &constants };
-            let reads = position.checked_sub(1).map_or(INPUT, |before| first_output(&nodes[before]));
-            let is_head = position + 1 == nodes.len();
-            if is_head && reads != FEATURES {
-                return Err(graph_error(format!("the trunk ends in {reads} instead of {FEATURES}")));
-            }
-            let layer = node.layer(reads)?;
-            let output = node.output()?;
-            match (&layer, is_head) {
-                (Layer::MaxPool2, true) => Err(node.error("the head must be a QLinearConv".into())),
-                (Layer::Conv(_), true) if output != EVIDENCE => {
-                    Err(node.error(format!("the head must write {EVIDENCE}")))
-                }
-                _ => Ok(layer),
-            }
-        })
+        let proto = nodes.get(position).ok_or_else(|| graph_error(format!("it has no node number {position}")))?;
+        let node = Node { proto, position, constants: &constants };
+        let reads = position.checked_sub(1).map_or(INPUT, |before| first_output(&nodes[before]));
+        let is_head = position + 1 == nodes.len();
+        if is_head && reads != FEATURES {
+            return Err(graph_error(format!("the trunk ends in {reads} instead of {FEATURES}")));
+        }
+        let layer = node.layer(reads)?;
+        let output = node.output()?;
+        match (&layer, is_head) {
+            (Layer::MaxPool2, true) => Err(node.error("the head must be a QLinearConv".into())),
+            (Layer::Conv(_), true) if output != EVIDENCE => Err(node.error(format!("the head must write {EVIDENCE}"))),
+            _ => Ok(layer),
+        }
+    }
+
+    /// All layers in order, the head last.
+    pub fn layers(&self) -> impl Iterator<Item = Result<Layer, OnnxError>> + '_ {
+        (0..self.depth()).map(|position| self.layer(position))
+    }
+
+    /// The same as [`Self::layer`]; its weights are forgotten then, unless a later layer has the same.
+    pub fn take(&mut self, position: usize) -> Result<Layer, OnnxError> {
+        let layer = self.layer(position)?;
+        let (done, later) = self.graph.node.split_at(position + 1);
+        let weights = done.last().and_then(|node| node.input.get(3));
+        if let Some(weights) = weights.filter(|name| !later.iter().any(|node| node.input.contains(name))) {
+            let tensor = self.graph.initializer.iter_mut().find(|tensor| tensor.name == *weights);
+            tensor.into_iter().for_each(|tensor| tensor.raw_data = Bytes::new());
+        }
+        Ok(layer)
     }
 
     /// The whole network, checked.
@@ -220,6 +240,7 @@ impl<'a> Node<'a> {
                 ohwi.extend((0..in_channels).map(|c| filter[c * taps + tap]));
             }
         }
+        drop(oihw);
         let zero_points =
             self.elements(self.constant(name(5))?, data_type::INT8, |b: [u8; 1]| i8::from_le_bytes(b), |i| i as i8)?;
         if zero_points.iter().any(|&zero_point| zero_point != 0) {

@@ -135,7 +135,7 @@ fn stored(shape: &Shape<'_>, winograd: &'static Winograd, options: &Options, rat
         let strip = tile_rows.div_ceil(strips);
         (strip, Some(tile_rows.div_ceil(strip)))
     };
-    let step = rows(4 * row).min(strip);
+    let step = if round.is_some() { strip } else { rows(4 * row).min(strip) };
     let tiling = Tiling { winograd, stored: true, strip, step, round };
     (Work::Winograd(tiling), rates.tiles(shape, winograd) + rates.reading(u))
 }

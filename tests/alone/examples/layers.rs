@@ -188,7 +188,7 @@ fn fastest<T>(layer: &Layer, mut run: impl FnMut() -> T, key: impl Fn(&T) -> Dur
         run()
     };
     let first = cold();
-    let runs = (0.2 / start.elapsed().as_secs_f64()).clamp(0.0, 40.0) as usize;
+    let runs = (0.1 / start.elapsed().as_secs_f64()).clamp(0.0, 40.0) as usize;
     (0..runs).map(|_| cold()).fold(first, |best, result| if key(&result) < key(&best) { result } else { best })
 }
 

@@ -10,7 +10,9 @@ use roentgen_alone::network::int8::{Conv, Layer, Network};
 use roentgen_alone::network::outline::Outline;
 use roentgen_alone::network::plan::{Memory, Options, Plan, Shape, Tiling, Work};
 use roentgen_alone::network::vgg::{FEATURES, INPUT_SIZE, Step, TRUNK};
+use roentgen_alone::network::weights::Weights;
 use roentgen_alone::quant::QuantParams;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 /// Inferences of each plan that are timed.
@@ -26,15 +28,16 @@ fn main() {
     let number = |index: usize, default| arguments.get(index).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (threads, best) = (number(1, 1), number(2, 4));
     let network = vgg16();
-    let outline = Outline::of(&network).expect("a sound network");
     let options = Options::new(kernels, threads);
+    let outline = Outline::of(&network).expect("a sound network");
     let image: Vec<u8> = (0..INPUT_SIZE * INPUT_SIZE).map(|i| (i * 7 % 251) as u8).collect();
 
     let mut planned: Vec<(Memory, Engine, Vec<Duration>)> = Vec::new();
     for memory in [Memory::Small, Memory::Balanced, Memory::Fast] {
         let plan = Plan::new(&outline, Options { memory, ..options }).expect("a plan");
         println!("{plan}");
-        planned.push((memory, Engine::packed(&network, plan, false).expect("an engine"), Vec::new()));
+        let weights = pack(&plan, &network);
+        planned.push((memory, Engine::with(plan, weights, false).expect("an engine"), Vec::new()));
     }
     for turn in 0..90 {
         // In turn, some at a time, so that a disturbance is everybody's.
@@ -66,7 +69,8 @@ fn main() {
         if !any {
             break;
         }
-        let mut engine = Engine::packed(&network, plan, false).expect("an engine");
+        let weights = pack(&plan, &network);
+        let mut engine = Engine::with(plan, weights, false).expect("an engine");
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); engine.plan().steps.len()];
         for _ in 0..RUNS {
             let (mut index, mut last) = (0, Instant::now());
@@ -107,6 +111,11 @@ fn main() {
         }
     }
     println!("sum of the best {:.2} ms", sum.as_secs_f64() * 1e3);
+}
+
+fn pack(plan: &Plan, network: &Network) -> Weights {
+    let packed = Weights::pack(plan, network.convolutions().map(Ok::<_, Infallible>));
+    packed.unwrap_or_else(|never| match never {})
 }
 
 /// The ways to do a layer that are worth a try.

@@ -42,7 +42,7 @@ fn pack_weights(filters: &[i8], taps: usize, packed: &mut [i8]) {
     }
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code)] // The entry: a function that only a processor with AVX2 may run.
 fn entry(task: Row<'_>) {
     // SAFETY: AVX2 is there, since only `available()` hands this out.
     unsafe { row(task) }

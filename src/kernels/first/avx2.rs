@@ -1,7 +1,7 @@
 //! The first layer with AVX2: five `vpmaddwd` for the nine taps of 8 channels.
 
 use super::{First, FirstRow};
-use crate::kernels::avx2::{broadcast_pair, load_bytes, store_16_bytes, widen_u8};
+use crate::kernels::avx2::{broadcast_pair, load_bytes, store_16_bytes, store_i16, widen_u8};
 use crate::kernels::epilogue::avx2::{Channels, pack, zero_point};
 use crate::kernels::{BLOCK, Epilogue};
 use std::arch::x86_64::*;
@@ -19,7 +19,7 @@ const WIDE: usize = (CHUNK + 2).next_multiple_of(16);
 const COLUMNS_0_1: [i8; 4] = [-1, 0, -1, 1];
 const COLUMN_2: [i8; 4] = [-1, 2, -1, 3];
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code)] // The entry: a function that only a processor with AVX2 may run.
 fn entry(task: FirstRow<'_>) {
     // SAFETY: AVX2 is there, since only `available()` hands this out.
     unsafe { row(task) }
@@ -36,7 +36,7 @@ fn row(task: FirstRow<'_>) {
         for (ky, wide) in rows.iter_mut().enumerate() {
             let pixels = &image[(row + ky) * (columns + 2) + from..];
             for at in (0..count + 2).step_by(16) {
-                crate::kernels::avx2::store_i16(wide, at, widen_u8(pixels, at));
+                store_i16(wide, at, widen_u8(pixels, at));
             }
         }
         let [top, middle, _] = &rows;

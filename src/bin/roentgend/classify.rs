@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (bundle, mut classifier) = match (&arguments.config, &arguments.bundle) {
         // The daemon's own choice of bundle.
         (Some(_), None) => {
-            let active = model::load_active(&config, || ())?;
+            let active = model::load_active(&config, &Choice::of(&config), || ())?;
             (active.bundle, active.classifier)
         }
         (_, asked) => model::load(asked.as_deref(), &config.bundles, Choice::of(&config))?,

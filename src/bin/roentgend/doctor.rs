@@ -1,7 +1,7 @@
 //! `roentgend doctor`: one line a check, with what to do. Changes nothing: it makes no folder, key or database.
 
 use crate::logging;
-use crate::model::{self, Active};
+use crate::model::{self, Active, Choice};
 use roentgen::bundle::{Fallback, SelfTest, Signer};
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn bundle(config: &Config) -> Finding {
-    match model::load_active(config, || ()) {
+    match model::load_active(config, &Choice::of(config), || ()) {
         Ok(Active { bundle, self_test: SelfTest { vectors, largest_difference }, fallback, .. }) => {
             let manifest = bundle.manifest();
             let steps = format!("{vectors} golden vectors, largest difference {largest_difference}");

@@ -28,6 +28,7 @@ const PACKED: &str = "packed";
 pub(crate) struct NoBundle(Vec<PathBuf>);
 
 /// What is to run the model, and how.
+#[derive(Clone)]
 pub(crate) struct Choice<'a> {
     pub(crate) backend: Backend,
     pub(crate) engine: &'a native::Config,
@@ -43,7 +44,7 @@ impl<'a> Choice<'a> {
     }
 
     /// The same for the daemon.
-    fn of_daemon(config: &'a Config) -> Self {
+    pub(crate) fn of_daemon(config: &'a Config) -> Self {
         Self { cache: Some(config.state_dir.join(PACKED)), ..Self::of(config) }
     }
 }
@@ -133,7 +134,7 @@ pub(crate) struct Active {
 /// The active installed bundle; where that cannot be used, the good one before; then, or where none is installed, the
 /// configured one. Each is asked for a trusted signature, its hashes and its self-test. `another` is called before
 /// another one than the first is tried, which takes time.
-pub(crate) fn load_active(config: &Config, another: impl Fn()) -> anyhow::Result<Active> {
+pub(crate) fn load_active(config: &Config, choice: &Choice<'_>, another: impl Fn()) -> anyhow::Result<Active> {
     let trust = config.bundles.trust()?;
     let mut failed: Vec<(Fallback, anyhow::Error)> = Vec::new();
     let mut note = |wanted: String, error: anyhow::Error| {
@@ -149,7 +150,7 @@ pub(crate) fn load_active(config: &Config, another: impl Fn()) -> anyhow::Result
         if turn > 0 {
             another();
         }
-        match load_trusted(directory, &trust, Choice::of_daemon(config)) {
+        match load_trusted(directory, &trust, choice.clone()) {
             Ok((bundle, classifier, self_test)) => {
                 let fallback = failed.into_iter().next().map(|(fallback, _)| fallback);
                 if fallback.is_some() {

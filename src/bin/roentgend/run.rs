@@ -1,6 +1,6 @@
 //! `roentgend run`: the daemon. Puts the parts together, in the order in which their failure is cheapest to see.
 
-use crate::model::{self, Active};
+use crate::model::{self, Active, Choice};
 use crate::signals::Stop;
 use crate::systemd::{self, Watchdog};
 use anyhow::{Context, bail};
@@ -27,7 +27,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let config = Config::load(&arguments.config)?;
-    let Active { bundle, mut classifier, fallback, .. } = model::load_active(&config, systemd::extend_start)?;
+    let Active { bundle, mut classifier, fallback, .. } =
+        model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;

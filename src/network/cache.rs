@@ -225,7 +225,7 @@ mod tests {
             save(&path, &key_a, b"a note", &bytes(length)).unwrap();
             let packed = load(&path, &key_a, 3).unwrap();
             assert_eq!((&packed[..], packed.note()), (&bytes(length)[..], &b"a note"[..]));
-            assert!(length == 0 || packed.as_ptr() as usize % PAGE == 0);
+            assert!(length == 0 || (packed.as_ptr() as usize).is_multiple_of(PAGE));
         }
         assert!(matches!(load(&path, &key(&[b"b"]), 1), Err(CacheError::Other { .. })));
     }

@@ -35,13 +35,7 @@ fn strips(plane: Plane, rows: usize) -> Cut {
 
 /// The strip of one block, its border filled: which rows of the plane it has, and their bytes from the first row on, border
 /// columns included.
-fn opened<'a>(
-    plane: Plane,
-    rows: usize,
-    bytes: &'a mut [u8],
-    strip: usize,
-    zero_point: u8,
-) -> (Range<usize>, &'a mut [u8]) {
+fn opened(plane: Plane, rows: usize, bytes: &mut [u8], strip: usize, zero_point: u8) -> (Range<usize>, &mut [u8]) {
     let from = (strip * rows).min(plane.rows);
     let range = from..(from + rows).min(plane.rows);
     // The first strip begins with the border's first row.

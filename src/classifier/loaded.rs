@@ -13,7 +13,7 @@ pub enum Loaded {
     /// This project's own engine.
     Native(Box<NativeClassifier>),
     /// tract.
-    Onnx(OnnxClassifier),
+    Onnx(Box<OnnxClassifier>),
 }
 
 impl Loaded {
@@ -23,7 +23,7 @@ impl Loaded {
         match NativeClassifier::load(bundle, engine, cache) {
             Err(LoadError::Refused(reason)) => {
                 log::warn!("backend native refuses the network: {reason}; taking onnx instead, which is slower");
-                OnnxClassifier::load(bundle).map(Self::Onnx)
+                OnnxClassifier::load(bundle).map(|onnx| Self::Onnx(Box::new(onnx)))
             }
             loaded => loaded.map(|loaded| Self::Native(Box::new(loaded))),
         }

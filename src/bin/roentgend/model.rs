@@ -112,7 +112,7 @@ fn classifier(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<Loaded> {
     Ok(match choice.backend {
         Backend::Auto => Loaded::fastest(bundle, choice.engine, cache)?,
         Backend::Native => Loaded::Native(Box::new(NativeClassifier::load(bundle, choice.engine, cache)?)),
-        Backend::Onnx => Loaded::Onnx(OnnxClassifier::load(bundle)?),
+        Backend::Onnx => Loaded::Onnx(Box::new(OnnxClassifier::load(bundle)?)),
         Backend::Tflite | Backend::Edgetpu => bail!("this backend is not in this build: write auto, native or onnx"),
     })
 }

@@ -218,7 +218,12 @@ impl Shared {
         }));
         if let Err(panic) = done {
             self.next.store(tasks, Ordering::Relaxed);
-            locked(&self.panic).get_or_insert(panic);
+            let mut first = locked(&self.panic);
+            match &*first {
+                None => *first = Some(panic),
+                // Not dropped: what somebody panicked with may panic when it is.
+                Some(_) => std::mem::forget(panic),
+            }
         }
     }
 }

@@ -229,6 +229,12 @@ impl Plan {
             // As many shapes as convolutions: `shapes` counts the same.
             let Some((index, shape)) = shapes.next() else { continue };
             let work = choose(index, &shape);
+            if let Work::Winograd(Tiling { winograd, .. }) = work
+                && !(conv.kernel == 3 && winograd.is_exact_up_to(conv.greatest_sum))
+            {
+                let reason = format!("{} is not exact for it", winograd.name);
+                return Err(PlanError::Unsupported { layer: conv.name.clone(), reason });
+            }
             plan.push_conv(conv, &shape, work);
         }
         plan.size();

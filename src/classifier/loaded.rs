@@ -38,6 +38,14 @@ impl Loaded {
         }
     }
 
+    /// Whether its weights came from a file that an earlier start had packed; if so that file is removed.
+    pub fn forget_packed(&mut self) -> bool {
+        match self {
+            Self::Native(native) => native.forget_packed(),
+            Self::Onnx(_) => false,
+        }
+    }
+
     /// Whose kernels run it.
     pub fn kernel(&mut self) -> &'static str {
         match self {

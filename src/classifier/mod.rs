@@ -54,6 +54,9 @@ pub enum LoadError {
     /// The backend does not run such networks.
     #[error("backend native: {0}; write backend = \"onnx\", or \"auto\"")]
     Refused(PlanError),
+    /// The system gave no threads.
+    #[error("backend native: cannot make threads: {0}; set engine.threads = 1, or allow this process more")]
+    Threads(#[source] std::io::Error),
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] ClassifyError),

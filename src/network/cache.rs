@@ -1,6 +1,6 @@
-//! The file of packed weights: written once a bundle and machine, memory-mapped at every later start, so that nothing is
-//! packed then and the pages are shared between processes. Not a format to hand on: it is made from `model.onnx`, which is
-//! the truth, and made again whenever it is not exactly what is asked for.
+//! The file of packed weights: written once a bundle and machine, read at every later start, so that nothing is packed then.
+//! Not a format to hand on: it is made from `model.onnx`, which is the truth, and made again whenever it is not exactly what
+//! is asked for.
 //!
 //! ```text
 //! 0      "roentgen.packed/1\n" and zeros up to 32
@@ -10,29 +10,29 @@
 //! 80     SHA-256 of the note
 //! 112    count × 32 bytes: SHA-256 of each MiB of the packed bytes (the last may be shorter)
 //! …      the note: whatever its writer wants to know of the packed bytes, at most a MiB
-//! …      zeros up to a multiple of 4096
 //! …      the packed bytes
 //! ```
 //!
 //! The hashes find a file that was damaged, or half written when the power went. They do not find one that was forged:
-//! whoever may write here may write hashes too, so the file lies where only the daemon writes.
-#![allow(unsafe_code)] // A file is mapped into memory.
+//! whoever may write here may write hashes too, so its folder is one where only its owner writes.
+//!
+//! It is read, not mapped into memory: a mapped file on a failing SD card would kill the process at whatever moment a page
+//! comes back unreadable, and its pages are small ones, with which an inference takes some per cent longer. What is read was
+//! checked, whatever happens to the file afterwards.
 
+use crate::kernels::Aligned;
 use crate::plain_file;
-use memmap2::{Mmap, MmapOptions};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Write};
-use std::ops::{Deref, Range};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 const MAGIC: &[u8; 32] = b"roentgen.packed/1\n\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 /// Bytes that one hash stands for: many, so that a few threads share the work.
 const CHUNK: usize = 1 << 20;
-/// Offsets of a mapped file are multiples of a page.
-const PAGE: usize = 4096;
 /// Where the hashes begin.
 const HASHES: usize = 112;
 const HASH: usize = 32;
@@ -41,18 +41,20 @@ const MAX_NOTE: usize = 1 << 20;
 /// The most packed bytes that are read: far more than any network within the ONNX reader's limits.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Packed weights, mapped.
-#[derive(Debug)]
+/// What was kept.
 pub struct Packed {
-    map: Mmap,
-    note: Range<usize>,
-    start: usize,
+    /// The note.
+    pub note: Vec<u8>,
+    /// The packed bytes, and at their end what fills them up to a multiple of 64.
+    pub bytes: Aligned,
+    /// How many packed bytes there are.
+    pub length: usize,
 }
 
 /// Why there are no packed weights to be had from a file, or none could be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// The file could not be read, mapped or written.
+    /// The file could not be read or written.
     #[error("{path}: {what}: {error}")]
     Io {
         /// What was being done.
@@ -86,21 +88,6 @@ impl CacheError {
     }
 }
 
-impl Packed {
-    /// The note.
-    pub fn note(&self) -> &[u8] {
-        &self.map[self.note.clone()]
-    }
-}
-
-impl Deref for Packed {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.map[self.start..]
-    }
-}
-
 /// The key of packed bytes that all of `parts` decide.
 pub fn key(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -112,39 +99,70 @@ pub fn key(parts: &[&[u8]]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Maps the file, if it holds just what `key` says and is whole; the start of the bytes is aligned to a page. Hashes are
-/// checked by as many as `threads` threads.
+/// Reads the file, if it holds just what `key` says and is whole. As many as `threads` threads read and check hashes.
 pub fn load(path: &Path, key: &[u8; 32], threads: usize) -> Result<Packed, CacheError> {
     let io = |what| move |error| CacheError::Io { what, path: path.to_owned(), error };
     let damaged = |reason| CacheError::Damaged { path: path.to_owned(), reason };
     let (file, metadata) = plain_file::open(path).map_err(io("opening"))?;
-    if metadata.len() > MAX_BYTES {
-        return Err(damaged("longer than any"));
+    let all = usize::try_from(metadata.len()).ok().filter(|_| metadata.len() <= MAX_BYTES);
+    let all = all.ok_or_else(|| damaged("longer than any"))?;
+    let mut header = [0; HASHES];
+    if all < HASHES {
+        return Err(damaged("shorter than its header"));
     }
-    // SAFETY: the mapping is of a private copy-on-write kind and is only read. Should another process change or cut the file
-    // meanwhile, the bytes change or the process gets SIGBUS; that is why it lies where only this program writes, and why
-    // `save` never changes a file but puts another in its place.
-    let map = unsafe { MmapOptions::new().populate().map_copy_read_only(&file) }.map_err(io("mapping"))?;
-    let header = map.get(..HASHES).ok_or_else(|| damaged("shorter than its header"))?;
+    file.read_exact_at(&mut header, 0).map_err(io("reading"))?;
     if header[..32] != *MAGIC || header[32..64] != *key {
         return Err(CacheError::Other { path: path.to_owned() });
     }
     let number = |at: usize| header[at..at + 8].try_into().map(u64::from_le_bytes).unwrap_or(u64::MAX);
     let within = |number: u64, most: usize| usize::try_from(number).ok().filter(|number| *number <= most);
-    let length = within(number(64), map.len()).ok_or_else(|| damaged("its length is wrong"))?;
+    let length = within(number(64), all).ok_or_else(|| damaged("its length is wrong"))?;
     let note = within(number(72), MAX_NOTE).ok_or_else(|| damaged("its note's length is wrong"))?;
-    let (note, start) = layout(length, note);
-    if map.len() != start + length {
+    let mut hashes = vec![0; length.div_ceil(CHUNK) * HASH];
+    let start = HASHES + hashes.len() + note;
+    if all != start + length {
         return Err(damaged("its length is wrong"));
     }
-    let note_agrees = Sha256::digest(&map[note.clone()])[..] == header[80..HASHES];
-    if !note_agrees || !hashes_agree(&map[start..], &map[HASHES..note.start], threads) {
+    file.read_exact_at(&mut hashes, HASHES as u64).map_err(io("reading"))?;
+    let at = start - note;
+    let mut note = vec![0; note];
+    file.read_exact_at(&mut note, at as u64).map_err(io("reading"))?;
+    let mut bytes = Aligned::zeroed(length);
+    let good = read_chunks(&file, start, &mut bytes.as_u8_mut()[..length], &hashes, threads).map_err(io("reading"))?;
+    if !good || Sha256::digest(&note)[..] != header[80..HASHES] {
         return Err(damaged("a hash is wrong"));
     }
-    Ok(Packed { map, note, start })
+    Ok(Packed { note, bytes, length })
 }
 
-/// Writes the file beside its place and puts it there whole; one that was mapped before stays as it was for who has it.
+/// Fills `bytes` from the file, from `start` on, and says whether every chunk has its hash.
+fn read_chunks(file: &File, start: usize, bytes: &mut [u8], hashes: &[u8], threads: usize) -> io::Result<bool> {
+    let chunks = Mutex::new(bytes.chunks_mut(CHUNK).zip(hashes.chunks_exact(HASH)).enumerate());
+    let read = || -> io::Result<bool> {
+        loop {
+            // Nothing that could panic is done while it is held.
+            let Some((index, (chunk, hash))) = chunks.lock().unwrap_or_else(PoisonError::into_inner).next() else {
+                return Ok(true);
+            };
+            file.read_exact_at(chunk, (start + index * CHUNK) as u64)?;
+            if Sha256::digest(&*chunk)[..] != *hash {
+                return Ok(false);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        // Where no more threads can be had this one does the rest.
+        let others: Vec<_> =
+            (1..threads.max(1)).map_while(|_| thread::Builder::new().spawn_scoped(scope, read).ok()).collect();
+        let mut good = read()?;
+        for other in others {
+            good &= other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(good)
+    })
+}
+
+/// Writes the file beside its place and puts it there whole.
 ///
 /// # Errors
 ///
@@ -154,57 +172,26 @@ pub fn save(path: &Path, key: &[u8; 32], note: &[u8], packed: &[u8]) -> Result<(
     if note.len() > MAX_NOTE {
         return Err(io("writing the note")(io::ErrorKind::FileTooLarge.into()));
     }
-    let (range, start) = layout(packed.len(), note.len());
-    let mut header = vec![0; start];
-    header[..32].copy_from_slice(MAGIC);
-    header[32..64].copy_from_slice(key);
-    header[64..72].copy_from_slice(&(packed.len() as u64).to_le_bytes());
-    header[72..80].copy_from_slice(&(note.len() as u64).to_le_bytes());
-    header[80..HASHES].copy_from_slice(&Sha256::digest(note));
-    header[range.clone()].copy_from_slice(note);
-    for (hash, chunk) in header[HASHES..range.start].chunks_exact_mut(HASH).zip(packed.chunks(CHUNK)) {
-        hash.copy_from_slice(&Sha256::digest(chunk));
+    let mut header = Vec::with_capacity(HASHES + packed.len().div_ceil(CHUNK) * HASH + note.len());
+    header.extend_from_slice(MAGIC);
+    header.extend_from_slice(key);
+    header.extend_from_slice(&(packed.len() as u64).to_le_bytes());
+    header.extend_from_slice(&(note.len() as u64).to_le_bytes());
+    header.extend_from_slice(&Sha256::digest(note));
+    for chunk in packed.chunks(CHUNK) {
+        header.extend_from_slice(&Sha256::digest(chunk));
     }
+    header.extend_from_slice(note);
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".packed-").tempfile_in(folder).map_err(io("making"))?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder).map_err(io("making"))?;
     let write = |file: &mut File| file.write_all(&header).and_then(|()| file.write_all(packed));
     write(file.as_file_mut()).map_err(io("writing"))?;
     file.persist(path).map_err(|failed| failed.error).map_err(io("putting in place"))?;
     Ok(())
 }
 
-/// Where the note lies, and where the packed bytes begin.
-fn layout(length: usize, note: usize) -> (Range<usize>, usize) {
-    let hashes = HASHES + length.div_ceil(CHUNK) * HASH;
-    (hashes..hashes + note, (hashes + note).next_multiple_of(PAGE))
-}
-
-fn hashes_agree(packed: &[u8], expected: &[u8], threads: usize) -> bool {
-    let (next, good) = (AtomicUsize::new(0), AtomicBool::new(true));
-    let check = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let from = index.saturating_mul(CHUNK);
-            if from >= packed.len() {
-                return;
-            }
-            let chunk = &packed[from..packed.len().min(from + CHUNK)];
-            if Sha256::digest(chunk)[..] != expected[index * HASH..(index + 1) * HASH] {
-                good.store(false, Ordering::Relaxed);
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.max(1) {
-            // Where no more threads can be had this one does the rest.
-            if thread::Builder::new().spawn_scoped(scope, check).is_err() {
-                break;
-            }
-        }
-        check();
-    });
-    good.into_inner()
-}
+/// How the names of files begin that [`save`] is still writing, or was when the power went.
+pub const UNFINISHED: &str = ".packed-";
 
 #[cfg(test)]
 mod tests {
@@ -215,19 +202,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_mapped_aligned_and_only_by_its_key() {
+    fn what_was_saved_is_read_and_only_by_its_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("packed");
         let key_a = key(&[b"a", b"bc"]);
         assert_ne!(key_a, key(&[b"ab", b"c"]));
-        assert!(load(&path, &key_a, 2).unwrap_err().is_absent());
+        assert!(load(&path, &key_a, 2).err().unwrap().is_absent());
         for length in [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK + 5] {
             save(&path, &key_a, b"a note", &bytes(length)).unwrap();
             let packed = load(&path, &key_a, 3).unwrap();
-            assert_eq!((&packed[..], packed.note()), (&bytes(length)[..], &b"a note"[..]));
-            assert!(length == 0 || (packed.as_ptr() as usize).is_multiple_of(PAGE));
+            assert_eq!(
+                (&packed.bytes.as_u8()[..packed.length], &packed.note[..]),
+                (&bytes(length)[..], &b"a note"[..])
+            );
         }
         assert!(matches!(load(&path, &key(&[b"b"]), 1), Err(CacheError::Other { .. })));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 
     #[test]
@@ -237,8 +227,9 @@ mod tests {
         let key = key(&[b"a"]);
         save(&path, &key, b"note", &bytes(CHUNK + 9)).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        let (note, start) = layout(CHUNK + 9, 4);
-        for at in [0, 33, 65, 73, 81, HASHES, HASHES + HASH, note.start, start, start + CHUNK, whole.len() - 1] {
+        let note = HASHES + 2 * HASH;
+        let start = note + 4;
+        for at in [0, 33, 65, 73, 81, HASHES, HASHES + HASH, note, start, start + CHUNK, whole.len() - 1] {
             let mut damaged = whole.clone();
             damaged[at] ^= 1;
             std::fs::write(&path, &damaged).unwrap();
@@ -250,18 +241,5 @@ mod tests {
         }
         std::fs::write(&path, &whole).unwrap();
         assert!(load(&path, &key, 2).is_ok());
-    }
-
-    #[test]
-    fn a_mapped_file_that_is_replaced_stays_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("packed");
-        let key = key(&[b"a"]);
-        save(&path, &key, b"", &bytes(5000)).unwrap();
-        let before = load(&path, &key, 1).unwrap();
-        save(&path, &key, b"", &[7; 5000]).unwrap();
-        assert_eq!(&before[..], bytes(5000));
-        assert_eq!(load(&path, &key, 1).unwrap()[0], 7);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 }

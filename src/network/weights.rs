@@ -1,5 +1,5 @@
 //! The packed weights of a plan: one aligned run of bytes with nothing in it but numbers, so that it can also be a file that
-//! is mapped into memory. Where each step's part lies stands in the [`Plan`].
+//! is read into memory. Where each step's part lies stands in the [`Plan`].
 //!
 //! # Layout
 //!
@@ -17,7 +17,6 @@
 //! [`VERSION`] changes with this layout. The order within a block also depends on the kernels' version: whoever keeps the
 //! bytes must key them by the program as well as by [`Plan`] and network.
 
-use super::cache::Packed;
 use super::int8::Conv;
 use super::plan::{EPILOGUE_BYTES, Plan, Step, Work};
 use crate::kernels::{Aligned, BLOCK, Epilogue, aligned, direct, first};
@@ -29,13 +28,7 @@ pub const VERSION: u32 = 1;
 
 /// The packed weights.
 pub struct Weights {
-    bytes: Bytes,
-}
-
-/// Where they lie; either way their first byte is at a multiple of 64.
-enum Bytes {
-    Owned(Aligned),
-    Mapped(Packed),
+    bytes: Aligned,
 }
 
 impl Weights {
@@ -52,20 +45,17 @@ impl Weights {
                 pack_block(&mut bytes, plan, step, conv, block, filters);
             }
         }
-        Ok(Self { bytes: Bytes::Owned(bytes) })
+        Ok(Self { bytes })
     }
 
     /// Weights that were packed before, for the same plan.
-    pub fn mapped(packed: Packed) -> Self {
-        Self { bytes: Bytes::Mapped(packed) }
+    pub fn packed_before(bytes: Aligned) -> Self {
+        Self { bytes }
     }
 
     /// All bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Owned(bytes) => bytes.as_u8(),
-            Bytes::Mapped(packed) => packed,
-        }
+        self.bytes.as_u8()
     }
 
     /// One block's weights as bytes.

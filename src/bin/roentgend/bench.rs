@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
     /// Of the native backend: a line for each layer, with kernel, tiles, time, and share of what the processor could do.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     plan: bool,
     /// One line of JSON: backend, kernel, threads, runs, median_ms, min_ms, cold_start_ms, peak_rss_mb (10^6 bytes).
     #[arg(long)]

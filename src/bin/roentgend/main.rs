@@ -149,6 +149,7 @@ mod tests {
             assert_eq!(code(writing(passing)), 1);
             assert_eq!(code(StoreError::Bundle(reading(passing))), 1);
             assert_eq!(code(LoadError::Bundle(reading(passing))), 1);
+            assert_eq!(code(LoadError::Threads(io::Error::from_raw_os_error(libc::EAGAIN))), 1);
             let config = ConfigError::Read { path: PathBuf::new(), error: io::Error::from_raw_os_error(passing) };
             assert_eq!(code(config), 1);
         }

@@ -178,10 +178,18 @@ fn load_trusted(directory: &Path, trust: &Trust, choice: Choice<'_>) -> anyhow::
         log::warn!("{}: not signed, which bundles.allow_unsigned permits", directory.display());
     }
     warn_of_no_gates(&bundle);
-    let mut classifier = classifier(&bundle, choice)?;
-    let tested = self_test(&bundle, &mut classifier)?;
+    let mut loaded = classifier(&bundle, choice.clone())?;
+    let tested = match self_test(&bundle, &mut loaded) {
+        // What an earlier start kept may be wrong where the bundle is not.
+        Err(error) if loaded.forget_packed() => {
+            log::warn!("with packed weights of an earlier start: {}; packing them again", logging::chain(&error));
+            loaded = classifier(&bundle, choice)?;
+            self_test(&bundle, &mut loaded)?
+        }
+        tested => tested?,
+    };
     log::info!("self-test: {} golden vectors, largest difference {}", tested.vectors, tested.largest_difference);
-    Ok((bundle, classifier, tested))
+    Ok((bundle, loaded, tested))
 }
 
 /// Runs the bundle's golden vectors through the backend.

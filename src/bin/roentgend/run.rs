@@ -27,13 +27,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let config = Config::load(&arguments.config)?;
-    let Active { bundle, mut classifier, fallback, .. } =
-        model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
-    let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
     // Held until the process ends, however it does.
     let _alone = alone(&config.state_dir)?;
+    let Active { bundle, mut classifier, fallback, .. } =
+        model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
+    let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     let key = Key::load_or_create(&config.key())?;
     let outbox = Outbox::open(&config.outbox())?;
     let waiting = outbox.unsent()?;

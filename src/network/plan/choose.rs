@@ -25,9 +25,17 @@ impl Memory {
     /// weights alone are more gets the smallest form of them.
     fn weights(self) -> usize {
         match self {
-            Self::Small => 19_000_000,
-            Self::Balanced => 52_000_000,
+            Self::Small => 17_000_000,
+            Self::Balanced => 50_000_000,
             Self::Fast => 125_000_000,
+        }
+    }
+
+    /// Most bytes of V that all threads share. What does not fit is done in rounds, each of which makes U anew.
+    fn round(self) -> usize {
+        match self {
+            Self::Small => 2 << 20,
+            Self::Balanced | Self::Fast => 8 << 20,
         }
     }
 }
@@ -44,9 +52,6 @@ pub enum Family {
 
 /// Bytes of V, or of M, that a core's own cache holds beside what it is multiplied with.
 const CACHED: usize = 256 << 10;
-
-/// Most bytes of V that all threads share.
-const ROUND: usize = 8 << 20;
 
 /// Bytes of U of a whole layer that may be read again for every few tiles: about what such a cache holds.
 const SMALL_U: usize = 1200 << 10;
@@ -115,7 +120,7 @@ fn smallest(index: usize, shape: &Shape<'_>, options: &Options, rates: &Rates) -
 /// many strips that no thread idles for long at the end, though each strip makes U once more.
 fn on_the_fly(shape: &Shape<'_>, winograd: &'static Winograd, options: &Options, rates: &Rates) -> (Work, f64) {
     let (tile_rows, _) = winograd.tiles(shape.input.rows, shape.input.columns);
-    let most = (ROUND / v_row(shape, winograd)).clamp(1, tile_rows);
+    let most = (options.memory.round() / v_row(shape, winograd)).clamp(1, tile_rows);
     let (multiply, weights) = (rates.tiles(shape, winograd), rates.weights(shape));
     let cost =
         |strips: &usize| uneven(shape.output.blocks() * strips, options.threads, multiply + weights * *strips as f64);
@@ -136,7 +141,7 @@ fn stored(shape: &Shape<'_>, winograd: &'static Winograd, options: &Options, rat
         let strip = even(tile_rows, CACHED / v_row(shape, winograd), options.threads);
         (strip, (CACHED / m_row).clamp(1, strip), None)
     } else {
-        let most = (ROUND / v_row(shape, winograd)).clamp(1, tile_rows);
+        let most = (options.memory.round() / v_row(shape, winograd)).clamp(1, tile_rows);
         let strips = (4 * options.threads).div_ceil(shape.output.blocks()).clamp(1, most);
         let strip = most.div_ceil(strips);
         (strip, strip, Some((most / strip).max(1)))

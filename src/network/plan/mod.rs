@@ -4,8 +4,10 @@
 mod choose;
 mod print;
 mod rates;
+mod scratch;
 
 pub use choose::{Family, Memory};
+pub use scratch::Scratch;
 
 use super::int8::NetworkError;
 use super::outline::{Outline, OutlineConv, OutlineLayer};
@@ -63,21 +65,6 @@ pub struct Plan {
     pub input_size: usize,
     /// What the image is padded with.
     pub input_zero_point: u8,
-}
-
-/// Bytes of working memory, the most that any step needs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scratch {
-    /// V that all threads share.
-    pub shared_v: usize,
-    /// V of each thread.
-    pub v: usize,
-    /// M of each thread.
-    pub m: usize,
-    /// U that each thread makes on the fly.
-    pub u: usize,
-    /// Rows that each thread pools.
-    pub rows: usize,
 }
 
 /// One step.
@@ -354,30 +341,6 @@ impl Plan {
     /// Products that the definition of the whole network has.
     pub fn macs(&self) -> u64 {
         self.steps.iter().map(|step| step.macs).sum()
-    }
-}
-
-impl Step {
-    /// What this step needs besides its planes.
-    fn scratch(&self) -> Scratch {
-        match self.work {
-            Work::Direct { .. } | Work::First { .. } if self.pool => {
-                Scratch { rows: 2 * self.input.columns * BLOCK, ..Scratch::default() }
-            }
-            Work::Direct { .. } | Work::First { .. } | Work::Pool { .. } => Scratch::default(),
-            Work::Winograd(tiling) => {
-                let (tile_rows, tile_columns) = tiling.winograd.tiles(self.input.rows, self.input.columns);
-                let points = tiling.winograd.points() * tile_columns * BLOCK;
-                let blocks = self.input.blocks();
-                let v = |tile_rows| 2 * points * tile_rows * blocks;
-                let (shared_v, v) = match tiling.round {
-                    Some(strips) => (v((strips * tiling.strip).min(tile_rows)), 0),
-                    None => (0, v(tiling.strip.min(tile_rows))),
-                };
-                let u = if tiling.stored { 0 } else { 2 * tiling.winograd.scratch_count(blocks) };
-                Scratch { shared_v, v, m: 4 * points * tiling.step().min(tile_rows), u, rows: 0 }
-            }
-        }
     }
 }
 

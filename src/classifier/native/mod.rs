@@ -1,21 +1,20 @@
 //! The `native` backend: the bundle's network on this project's own integer kernels, [`crate::network::engine`]. Not the
 //! engine itself: here are its configuration and what it is loaded from.
 
+mod kept;
+
 use super::{Classifier, ClassifyError, Evidence, LoadError};
 use crate::bundle::{Bundle, BundleError, MODEL_FILE, Manifest};
 use crate::kernels::{self, Kernels};
-use crate::network::cache::{self, CacheError};
 use crate::network::engine::{Engine, EngineError};
 use crate::network::int8::Layer;
-use crate::network::outline::Outline;
 use crate::network::plan::{Family, Memory, Options, Plan};
-use crate::network::weights::{self, Weights};
+use crate::network::weights::Weights;
 use crate::tensor::Tensor;
 use crate::workers::MAX_THREADS;
+use kept::Kept;
 use serde::{Deserialize, Serialize};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// The backend's name.
@@ -78,6 +77,8 @@ impl Config {
 pub struct NativeClassifier {
     engine: Engine,
     manifest: Manifest,
+    /// The file that the weights were read from, if they were.
+    kept: Option<Kept>,
 }
 
 impl NativeClassifier {
@@ -89,12 +90,12 @@ impl NativeClassifier {
         let family = if config.direct_only { Family::Direct } else { Family::Any };
         let kernels = config.kernels().map_err(backend_error)?;
         let options = Options { memory: config.memory, family, ..Options::new(kernels, config.thread_count()) };
-        let cached = cache.filter(|_| config.cache).and_then(|folder| Cached::of(folder, bundle, &options));
-        let found = cached.as_ref().and_then(|cached| cached.load(&options));
+        let kept = cache.filter(|_| config.cache).and_then(|folder| Kept::of(folder, bundle, &options));
+        let found = kept.as_ref().and_then(|kept| kept.load(&options));
         let from_cache = found.is_some();
         let (plan, weights) = match found {
             Some(found) => found,
-            None => packed(bundle, options, cached.as_ref())?,
+            None => packed(bundle, options, kept.as_ref())?,
         };
         let engine = Engine::with(plan, weights, config.pin)?;
         let manifest = bundle.manifest().clone();
@@ -108,7 +109,7 @@ impl NativeClassifier {
             options.threads,
             engine.plan().bytes() as f64 / 1e6
         );
-        Ok(Self { engine, manifest })
+        Ok(Self { engine, manifest, kept: kept.filter(|_| from_cache) })
     }
 
     /// Runs the network on one image of shape 1 × rows × columns × 1: the quantized evidence map and features, NHWC.
@@ -122,6 +123,12 @@ impl NativeClassifier {
         Ok((self.engine.evidence(), self.engine.features()))
     }
 
+    /// Whether its weights came from a file that an earlier start had packed. If so the file is removed: whoever finds the
+    /// results wrong loads the bundle again, and then blames it or not.
+    pub fn forget_packed(&mut self) -> bool {
+        self.kept.take().is_some_and(|kept| kept.remove())
+    }
+
     /// The engine, to be measured.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
@@ -129,7 +136,7 @@ impl NativeClassifier {
 }
 
 /// Plans and packs the bundle's network, a layer at a time, and keeps what was packed where it should be.
-fn packed(bundle: &Bundle, options: Options, cached: Option<&Cached>) -> Result<(Plan, Weights), LoadError> {
+fn packed(bundle: &Bundle, options: Options, kept: Option<&Kept>) -> Result<(Plan, Weights), LoadError> {
     let (mut model, outline) = bundle.outline()?;
     let plan = Plan::new(&outline, options).map_err(LoadError::Refused)?;
     let convolutions = (0..model.depth()).filter_map(|position| match model.take(position) {
@@ -139,84 +146,10 @@ fn packed(bundle: &Bundle, options: Options, cached: Option<&Cached>) -> Result<
     });
     let refused = |error| BundleError::Network { path: bundle.dir().join(MODEL_FILE), reason: format!("{error}") };
     let weights = Weights::pack(&plan, convolutions).map_err(refused)?;
-    if let Some(cached) = cached {
-        cached.save(&outline, &weights);
+    if let Some(kept) = kept {
+        kept.save(&outline, &weights, &plan);
     }
     Ok((plan, weights))
-}
-
-/// Where weights are kept that were packed from a bundle's network for some options by this program.
-struct Cached {
-    folder: PathBuf,
-    path: PathBuf,
-    key: [u8; 32],
-}
-
-/// How the files of packed weights begin.
-const PREFIX: &str = "weights-";
-/// And end.
-const SUFFIX: &str = ".packed";
-/// How many of them are kept: of the active bundle, of the good one before, of one that is tried out.
-const KEPT: usize = 3;
-
-impl Cached {
-    /// `None` where this program cannot be told from another, so that nothing that it kept could be trusted.
-    fn of(folder: &Path, bundle: &Bundle, options: &Options) -> Option<Self> {
-        // The order of packed weights is the kernels' own affair: whatever another build packed is not for this one.
-        let program = fs::metadata("/proc/self/exe").ok()?;
-        let program = format!("{} {} {} {}", program.len(), program.ino(), program.mtime(), program.mtime_nsec());
-        let Options { kernels, memory, threads, fuse_pool, family } = options;
-        let options = format!("{} {memory:?} {threads} {fuse_pool} {family:?}", kernels.name);
-        let model = bundle.manifest().files.get(MODEL_FILE)?.to_ascii_lowercase();
-        let version = weights::VERSION.to_le_bytes();
-        let key = cache::key(&[model.as_bytes(), &version, program.as_bytes(), options.as_bytes()]);
-        let name: String = key[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(Self { folder: folder.to_owned(), path: folder.join(format!("{PREFIX}{name}{SUFFIX}")), key })
-    }
-
-    /// The plan and weights that were kept, if they are there and whole.
-    fn load(&self, options: &Options) -> Option<(Plan, Weights)> {
-        let packed = match cache::load(&self.path, &self.key, options.threads) {
-            Err(error) if error.is_absent() => return None,
-            Err(error) => {
-                log::warn!("packed weights: {error}; packing them again");
-                return None;
-            }
-            Ok(packed) => packed,
-        };
-        let outline: Outline = serde_json::from_slice(packed.note()).ok()?;
-        let plan = Plan::new(&outline, *options).ok()?;
-        (packed.len() >= plan.weight_bytes).then(|| (plan, Weights::mapped(packed)))
-    }
-
-    /// Keeps them. Where that fails it is said, and the next start packs again.
-    fn save(&self, outline: &Outline, weights: &Weights) {
-        let save = || -> Result<(), CacheError> {
-            let io = |what| move |error| CacheError::Io { what, path: self.folder.clone(), error };
-            fs::create_dir_all(&self.folder).map_err(io("making the folder"))?;
-            let note = serde_json::to_vec(outline).map_err(|error| io("describing it")(error.into()))?;
-            cache::save(&self.path, &self.key, &note, weights.as_bytes())?;
-            self.remove_old().map_err(io("removing old files"))
-        };
-        if let Err(error) = save() {
-            log::warn!("packed weights are not kept: {error}");
-        }
-    }
-
-    /// Removes all but the newest.
-    fn remove_old(&self) -> std::io::Result<()> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
-                files.push((entry.metadata()?.modified()?, entry.path()));
-            }
-        }
-        files.sort();
-        let old = files.len().saturating_sub(KEPT);
-        files[..old].iter().filter(|(_, path)| *path != self.path).try_for_each(|(_, path)| fs::remove_file(path))
-    }
 }
 
 impl Classifier for NativeClassifier {
@@ -234,6 +167,7 @@ impl From<EngineError> for LoadError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Plan(reason) => Self::Refused(reason),
+            EngineError::Threads(error) => Self::Threads(error),
             other => Self::Backend(backend_error(other)),
         }
     }

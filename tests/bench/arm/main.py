@@ -24,6 +24,7 @@ EXAMPLES = ROOT / "target/arm/aarch64-unknown-linux-gnu/release/examples"
 TRACT = ROOT / "target/arm-tract/aarch64-unknown-linux-gnu/release/tract-peer"
 LIBRARIES = Path("/usr/aarch64-linux-gnu")
 SCHEMA = "roentgen.arm/1"
+NO_SVE = "tract, SVE and SME off"
 
 
 def arguments() -> argparse.Namespace:
@@ -83,12 +84,12 @@ class Bench:
         self.image = given.bundle / "golden/00.image.u8"
         self.golden = (given.bundle / "golden/00.evidence.u8").read_bytes()
 
-    def infer(self, processor: Processor, prefix: Path, program: Path, model: str, *more: str) -> tuple[list[Lap], int]:
+    def infer(self, cpu: str, prefix: Path, program: Path, model: str, *more: str) -> tuple[list[Lap], int]:
         """The laps of the second inference, and in how many bytes its evidence map differs from the golden one."""
         output = CACHE / "output.u8"
         output.unlink(missing_ok=True)
         command = [program, self.given.bundle / model, self.image, "2", output, *more]
-        counted = laps.run(CACHE / "count.so", processor.name, prefix, command)
+        counted = laps.run(CACHE / "count.so", cpu, prefix, command)
         written = output.read_bytes()
         differing = sum(a != b for a, b in zip(written, self.golden)) + abs(len(written) - len(self.golden))
         return laps.last_inference(counted), differing
@@ -104,12 +105,15 @@ class Bench:
         ]
         if processor.midr is not None:
             field.insert(2, ("XNNPACK, core unknown", "xnnpack", CACHE / "xnnpack", "model.tflite", LIBRARIES, []))
+        if processor.scalable:
+            field.append((NO_SVE, "tract", TRACT, "model.onnx", known, []))
         measured = []
         for name, family, program, model, prefix, more in field:
             if self.given.only and not any(word.lower() in name.lower() for word in self.given.only):
                 continue
             print(f"== {processor.name}: {name}", file=sys.stderr, flush=True)
-            counted, differing = self.infer(processor, prefix, program, model, *more)
+            cpu = f"{processor.name},sve=off,sme=off" if name == NO_SVE else processor.name
+            counted, differing = self.infer(cpu, prefix, program, model, *more)
             entry = {"name": name, "family": family, "counts": laps.total(counted), "differing_bytes": differing}
             if family == "ours":
                 pairs = [(lap.line.partition("\t"), lap.counts["all"]) for lap in counted]

@@ -14,13 +14,15 @@ class Processor:
     """What Roentgen's instructions may be at most, as a share of XNNPACK's."""
     midr: int | None = None
     """Its MIDR_EL1, by which Linux names a core in /proc/cpuinfo; none where the model is no real core."""
+    scalable: bool = False
+    """Whether it has SVE and SME, which tract then uses, though they take it more instructions than SDOT does."""
 
 
 PROCESSORS = [
     Processor("cortex-a53", "NEON: Raspberry Pi 3, Coral Dev Board", 0.6, 0x410FD034),
     Processor("cortex-a72", "NEON: Raspberry Pi 4", 0.6, 0x410FD083),
     Processor("cortex-a76", "NEON with dot products: Raspberry Pi 5", 0.95, 0x414FD0B1),
-    Processor("max", "NEON with dot and matrix products of i8: recent cores", 0.95),
+    Processor("max", "NEON with dot and matrix products of i8: recent cores", 0.95, scalable=True),
 ]
 """Cortex-a72 has the instructions of cortex-a53 and runs the same code of ours; XNNPACK has other kernels for it."""
 

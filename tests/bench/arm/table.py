@@ -15,8 +15,9 @@ MULTIPLICATIONS = {
 LEGEND = (
     "Counted over the second of two inferences in one process, all of it; nothing is extrapolated. XNNPACK "
     "chooses its kernels by the instruction set and, where it can read it, by the core's name: *core unknown* is "
-    "what it does where /proc/cpuinfo names none. Ours is held against the lesser of the two. Fewer instructions "
-    "are not always less time: cores differ in how many they run at once."
+    "what it does where /proc/cpuinfo names none. Ours is held against the least figure of each peer. Fewer "
+    "instructions are not always less time: cores differ in how many they run at once, and an SVE instruction "
+    "does as much as its vectors are long."
 )
 
 Measured = dict
@@ -40,7 +41,7 @@ def ratio(ours: Measured | None, peers: list[Measured]) -> float | None:
 
 
 def ratios(processor: dict) -> tuple[float | None, float | None]:
-    """Ours as shares of XNNPACK's lesser figure and of tract's."""
+    """Ours as shares of the least figure of XNNPACK and of tract."""
     of = {
         family: [m for m in processor["measured"] if m["family"] == family] for family in ("ours", "xnnpack", "tract")
     }

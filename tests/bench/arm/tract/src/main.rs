@@ -3,12 +3,13 @@
 //!
 //! Usage: tract-peer MODEL.onnx IMAGE.u8 TIMES OUTPUT. It prints a line after each inference. The smallest output (the evidence map) goes to OUTPUT as NHWC.
 
+use std::error::Error;
 use tract_onnx::prelude::*;
 
-fn main() -> TractResult<()> {
+fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, image, times, output] = &arguments[..] else {
-        bail!("usage: tract-peer MODEL.onnx IMAGE.u8 TIMES OUTPUT");
+        return Err("usage: tract-peer MODEL.onnx IMAGE.u8 TIMES OUTPUT".into());
     };
     let image = std::fs::read(image)?;
     let size = image.len().isqrt();
@@ -23,7 +24,7 @@ fn main() -> TractResult<()> {
         outputs = plan.run(tvec!(input.into_tvalue()))?;
         println!("inference");
     }
-    let Some(evidence) = outputs.iter().min_by_key(|tensor| tensor.len()) else { bail!("no inference, no output") };
+    let evidence = outputs.iter().min_by_key(|tensor| tensor.len()).ok_or("no inference, no output")?;
     let nhwc = evidence.to_plain_array_view::<u8>()?.permuted_axes(&[0, 2, 3, 1][..]);
     std::fs::write(output, nhwc.iter().copied().collect::<Vec<u8>>())?;
     Ok(())

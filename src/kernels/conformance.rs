@@ -14,8 +14,10 @@ use proptest::prelude::*;
 enum Bytes {
     /// Any, with many extremes.
     Mixed,
-    /// Only the greatest magnitudes.
+    /// Only the greatest.
     Greatest,
+    /// The greatest activations with the least weights.
+    Least,
     /// The extremes in turn.
     Alternating,
 }
@@ -33,8 +35,9 @@ struct Case {
     /// Of the multipliers.
     exponent: i32,
     bytes: Bytes,
-    /// The greatest magnitude of weights.
-    weight: i8,
+    /// The greatest magnitude of weights, up to 128: then they are all of −128..=127, which a file may hold though none
+    /// that is quantized symmetrically does.
+    weight: i32,
     seed: u64,
 }
 
@@ -53,7 +56,7 @@ impl Case {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             index += 1;
             match (bytes, state >> 61) {
-                (Bytes::Greatest, _) => 255,
+                (Bytes::Greatest | Bytes::Least, _) => 255,
                 (Bytes::Alternating, _) => {
                     if index.is_multiple_of(2) {
                         255
@@ -68,9 +71,11 @@ impl Case {
         };
         let Self { rows, columns, in_channels, out_channels, kernel, .. } = *self;
         let image = (0..rows * columns * in_channels).map(|_| next()).collect();
-        let weight = i32::from(self.weight);
-        let weights = (0..out_channels * kernel * kernel * in_channels)
-            .map(|_| (i32::from(next()) * (2 * weight + 1) / 256 - weight) as i8);
+        let weight = self.weight;
+        let weights = (0..out_channels * kernel * kernel * in_channels).map(|_| match bytes {
+            Bytes::Least => (-weight) as i8,
+            _ => (i32::from(next()) * (2 * weight + 1) / 256 - weight) as i8,
+        });
         let weights = weights.collect();
         let y = QuantParams { scale: 1.0, zero_point: self.y_zero_point };
         Layer {
@@ -178,8 +183,21 @@ fn run_first(kernels: &Kernels, case: &Case) -> Vec<u8> {
     unpacked(out, &output)
 }
 
-/// Runs the stages over rows of tiles `step` at a time; `None` where the weights do not meet the kernel's condition.
-fn run_winograd(winograd: &Winograd, case: &Case, pool: bool, fly: bool, step: usize) -> Option<Vec<u8>> {
+/// How Winograd's stages are run.
+#[derive(Debug, Clone, Copy)]
+struct Stages {
+    pool: bool,
+    /// Whether U is made on the fly.
+    fly: bool,
+    /// Rows of tiles that are transformed at a time.
+    step: usize,
+    /// Rows of tiles, of those, that are multiplied at a time: where it is fewer, ranges within V are.
+    range: usize,
+}
+
+/// `None` where the weights do not meet the kernel's condition.
+fn run_winograd(winograd: &Winograd, case: &Case, stages: Stages) -> Option<Vec<u8>> {
+    let Stages { pool, fly, step, range: range_rows } = stages;
     let layer = case.layer();
     let filter = 9 * case.in_channels;
     if !layer.weights.chunks_exact(filter).all(|weights| winograd.is_exact_for(weights)) {
@@ -201,11 +219,12 @@ fn run_winograd(winograd: &Winograd, case: &Case, pool: bool, fly: bool, step: u
             let count = winograd.weight_count(plane.blocks());
             let mut u = Aligned::zeroed(2 * count);
             (winograd.weights)(&filters, &mut u.as_i16_mut()[..count]);
-            // A row of tiles at a time, so that ranges within V are tried.
-            for (index, tile_row) in rows.clone().enumerate() {
-                let range = index * tile_columns..(index + 1) * tile_columns;
-                let mut m = Aligned::zeroed(4 * points * tile_columns * BLOCK);
-                let m = &mut m.as_i32_mut()[..points * tile_columns * BLOCK];
+            for first in (0..rows.len()).step_by(range_rows) {
+                let last = (first + range_rows).min(rows.len());
+                let range = first * tile_columns..last * tile_columns;
+                let sums = points * range.len() * BLOCK;
+                let mut m = Aligned::zeroed(4 * sums);
+                let m = &mut m.as_i32_mut()[..sums];
                 let (v, blocks) = (&v.as_i16()[..per_block * plane.blocks()], plane.blocks());
                 if fly {
                     let mut scratch = Aligned::zeroed(2 * winograd.scratch_count(blocks));
@@ -215,11 +234,11 @@ fn run_winograd(winograd: &Winograd, case: &Case, pool: bool, fly: bool, step: u
                 } else {
                     (winograd.multiply)(Multiply { v, blocks, tiles, range, u: &u.as_i16()[..count], m });
                 }
-                let row = tile_row * winograd.tile;
+                let row = (from + first) * winograd.tile;
                 let at = out.pixel(block, if pool { row / 2 } else { row });
                 (winograd.output)(OutputTiles {
                     m,
-                    rows: (case.rows - row).min(winograd.tile),
+                    rows: (case.rows - row).min((last - first) * winograd.tile),
                     columns: case.columns,
                     epilogue: &epilogue,
                     pool,
@@ -237,83 +256,144 @@ fn channels() -> impl Strategy<Value = usize> {
 }
 
 fn bytes() -> impl Strategy<Value = Bytes> {
-    prop_oneof![4 => Just(Bytes::Mixed), 1 => Just(Bytes::Greatest), 1 => Just(Bytes::Alternating)]
+    let extremes = prop_oneof![Just(Bytes::Greatest), Just(Bytes::Least), Just(Bytes::Alternating)];
+    prop_oneof![4 => Just(Bytes::Mixed), 2 => extremes]
+}
+
+/// Rows, columns and the two numbers of channels. Where one of these is large the others are small, for the tests' time.
+fn shape() -> impl Strategy<Value = (usize, usize, usize, usize)> {
+    prop_oneof![
+        12 => (1usize..10, 1usize..34, channels(), channels()),
+        1 => (1usize..10, 34usize..131, 1usize..34, 1usize..34),
+        1 => (1usize..4, 1usize..8, Just(512), channels()),
+        1 => (1usize..4, 1usize..8, channels(), Just(512)),
+    ]
 }
 
 prop_compose! {
-    fn case()(rows in 1usize..10, columns in 1usize..34, in_channels in channels(), out_channels in channels(),
-        three in any::<bool>(), x_zero_point in any::<u8>(), y_zero_point in any::<u8>(), exponent in -20i32..0,
-        bytes in bytes(), weight in prop_oneof![Just(127i8), 1i8..127], seed in any::<u64>()) -> Case {
+    fn case()((rows, columns, in_channels, out_channels) in shape(), three in any::<bool>(), x_zero_point in any::<u8>(),
+        y_zero_point in any::<u8>(), exponent in -20i32..0, bytes in bytes(), weight in prop_oneof![Just(128), 1..128],
+        seed in any::<u64>()) -> Case {
         let kernel = if three { 3 } else { 1 };
         Case { rows, columns, in_channels, out_channels, kernel, x_zero_point, y_zero_point, exponent, bytes, weight, seed }
     }
 }
 
+prop_compose! {
+    fn stages()(pool in any::<bool>(), fly in any::<bool>(), step in 1usize..5, range in 1usize..5) -> Stages {
+        Stages { pool, fly, step, range }
+    }
+}
+
+fn check_direct(case: &Case) -> Result<(), TestCaseError> {
+    let expected = case.expected(&case.layer());
+    for kernels in available() {
+        prop_assert_eq!(run_direct(kernels, case), expected.data(), "{}", kernels.direct.name);
+    }
+    Ok(())
+}
+
+/// As the first layer, whatever the case's kernel and input channels.
+fn check_first(case: &Case) -> Result<(), TestCaseError> {
+    let case = Case { in_channels: 1, kernel: 3, ..case.clone() };
+    let expected = case.expected(&case.layer());
+    for kernels in available() {
+        prop_assert_eq!(run_first(kernels, &case), expected.data(), "{} {}", kernels.name, kernels.first.name);
+    }
+    Ok(())
+}
+
+/// With weights that meet the condition, whatever the case's.
+fn check_winograd(case: &Case, stages: Stages) -> Result<(), TestCaseError> {
+    // 96 · 9 · 128 · 255 and 512 · 9 · 28 · 255 are less than 2²⁵.
+    let weight = if case.in_channels <= 96 { case.weight } else { case.weight.min(28) };
+    let case = Case { kernel: 3, weight, ..case.clone() };
+    let whole = case.expected(&case.layer());
+    let expected = if stages.pool { reference::max_pool_2(&whole) } else { whole };
+    for kernels in available() {
+        for winograd in kernels.winograd {
+            let output = run_winograd(winograd, &case, stages);
+            prop_assert!(output.is_some(), "such weights always meet the condition");
+            prop_assert_eq!(output.as_deref(), Some(expected.data()), "{}", winograd.name);
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn direct_kernels_equal_the_reference(case in case()) {
-        let expected = case.expected(&case.layer());
-        for kernels in available() {
-            prop_assert_eq!(run_direct(kernels, &case), expected.data(), "{}", kernels.name);
-        }
+        check_direct(&case)?;
     }
 
     #[test]
     fn first_layer_kernels_equal_the_reference(case in case()) {
-        let case = Case { in_channels: 1, kernel: 3, ..case };
-        let expected = case.expected(&case.layer());
-        for kernels in available() {
-            prop_assert_eq!(run_first(kernels, &case), expected.data(), "{}", kernels.name);
-        }
+        check_first(&case)?;
     }
 
     #[test]
-    fn winograd_kernels_equal_the_reference(case in case(), pool in any::<bool>(), fly in any::<bool>(),
-        step in 1usize..4) {
-        let case = Case { kernel: 3, ..case };
-        let whole = case.expected(&case.layer());
-        let expected = if pool { reference::max_pool_2(&whole) } else { whole };
-        for kernels in available() {
-            for winograd in kernels.winograd {
-                let output = run_winograd(winograd, &case, pool, fly, step);
-                prop_assert!(output.is_some(), "so few channels always meet the condition");
-                prop_assert_eq!(output.as_deref(), Some(expected.data()), "{}", winograd.name);
-            }
+    fn winograd_kernels_equal_the_reference(case in case(), stages in stages()) {
+        check_winograd(&case, stages)?;
+    }
+}
+
+/// A case of one size, for what chance must not leave out.
+fn fixed(rows: usize, columns: usize, in_channels: usize, out_channels: usize, bytes: Bytes) -> Case {
+    let (kernel, x_zero_point, y_zero_point, seed) = (3, 77, 128, columns as u64);
+    let (exponent, weight) = (-17, 128);
+    Case { rows, columns, in_channels, out_channels, kernel, x_zero_point, y_zero_point, exponent, bytes, weight, seed }
+}
+
+/// Every size of register tile: pixels for direct kernels, tiles for Winograd's multiplication (here each is 4 columns wide,
+/// or 2), which cut a row into groups of up to 14 of almost the same size.
+#[test]
+fn every_number_of_pixels_and_tiles_equals_the_reference() -> Result<(), TestCaseError> {
+    for count in 1..31 {
+        check_direct(&fixed(2, count, 5, 33, Bytes::Mixed))?;
+        let stages = Stages { pool: false, fly: count % 2 == 0, step: 2, range: 2 };
+        check_winograd(&fixed(3, 4 * count, 5, 32, Bytes::Mixed), stages)?;
+    }
+    Ok(())
+}
+
+/// Widths around those that the kernels of the first layer take at a time: 64 pixels of AVX2 are the most.
+#[test]
+fn first_layers_of_every_width_equal_the_reference() -> Result<(), TestCaseError> {
+    for columns in (1..36).chain([63, 64, 65, 66, 127, 128, 129, 130]) {
+        check_first(&fixed(3, columns, 1, 33, Bytes::Mixed))?;
+    }
+    Ok(())
+}
+
+/// The deepest layers' 512 channels, in and out, at the extremes too.
+#[test]
+fn kernels_of_512_channels_equal_the_reference() -> Result<(), TestCaseError> {
+    for bytes in [Bytes::Mixed, Bytes::Greatest, Bytes::Least, Bytes::Alternating] {
+        for case in [fixed(2, 5, 512, 33, bytes), fixed(2, 5, 33, 512, bytes)] {
+            check_direct(&Case { exponent: -21, ..case.clone() })?;
+            check_direct(&Case { exponent: -21, kernel: 1, ..case.clone() })?;
+            check_winograd(&case, Stages { pool: false, fly: false, step: 1, range: 1 })?;
         }
     }
+    Ok(())
 }
 
 /// The greatest sums that VGG16's deepest layers can see, and weights beyond the condition.
 #[test]
 fn winograd_is_exact_up_to_its_condition_and_refuses_beyond() {
-    let case = |in_channels, weight| Case {
-        rows: 5,
-        columns: 6,
-        in_channels,
-        out_channels: 33,
-        kernel: 3,
-        x_zero_point: 0,
-        y_zero_point: 128,
-        exponent: -18,
-        bytes: Bytes::Greatest,
-        weight,
-        seed: 1,
-    };
+    let case = |in_channels, weight, bytes| Case { x_zero_point: 0, weight, ..fixed(5, 6, in_channels, 33, bytes) };
+    let stages = Stages { pool: false, fly: false, step: 1, range: 1 };
     for kernels in available() {
         for winograd in kernels.winograd {
             // 512 · 9 · 28 · 255 = 0.98 · 2²⁵; at 29 it is more than 2²⁵. All weights and all inputs the same.
-            let within = case(512, 28);
-            let expected = within.expected(&within.layer());
-            let output = run_winograd(winograd, &within, false, false, 1);
-            assert_eq!(output.as_deref(), Some(expected.data()), "{}", winograd.name);
-            assert_eq!(run_winograd(winograd, &case(512, 29), false, false, 1).is_some(), winograd.tile == 2);
+            for bytes in [Bytes::Greatest, Bytes::Least] {
+                let within = case(512, 28, bytes);
+                let expected = within.expected(&within.layer());
+                let output = run_winograd(winograd, &within, stages);
+                assert_eq!(output.as_deref(), Some(expected.data()), "{}", winograd.name);
+                let beyond = run_winograd(winograd, &case(512, 29, bytes), stages);
+                assert_eq!(beyond.is_some(), winograd.tile == 2);
+            }
         }
     }
-}
-
-#[test]
-fn the_kernels_that_were_tested_are_named() {
-    let names: Vec<&str> = available().map(|kernels| kernels.name).collect();
-    println!("kernels on this processor: {}", names.join(" "));
-    assert_eq!(names.last(), Some(&"portable"));
 }

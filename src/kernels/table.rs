@@ -131,3 +131,36 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
 pub fn named(name: &str) -> Option<&'static Kernels> {
     available().find(|kernels| kernels.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_portable_kernels_are_always_there_and_last() {
+        let names: Vec<&str> = available().map(|kernels| kernels.name).collect();
+        println!("kernels on this processor: {}", names.join(" "));
+        assert_eq!(names.last(), Some(&"portable"));
+        assert!(names.iter().all(|name| named(name).is_some_and(|kernels| kernels.name == *name)));
+    }
+
+    /// A slip in a detection would take its kernels from the tests as well as from the program, and nothing else would fail.
+    /// (On ARM `tests/arm` expects certain kernels of certain processors.)
+    #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+    #[test]
+    fn what_is_detected_is_what_linux_says_of_this_processor() {
+        let text = std::fs::read_to_string("/proc/cpuinfo").expect("Linux describes its processors");
+        let flags =
+            text.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':')).expect("a line of flags").1;
+        let all = |wanted: &[&str]| wanted.iter().all(|wanted| flags.split_whitespace().any(|flag| flag == *wanted));
+        let expected = [
+            ("avx512vnni", all(&["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"])),
+            ("avxvnni", all(&["avx_vnni", "avx2"])),
+            ("avx2", all(&["avx2"])),
+            ("portable", true),
+        ];
+        let expected: Vec<&str> = expected.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        let found: Vec<&str> = available().map(|kernels| kernels.name).collect();
+        assert_eq!(found, expected);
+    }
+}

@@ -23,8 +23,9 @@
 //! leaves 2⁶ × sum modulo 2³². If |sum| < 2²⁵ that product is the register's value as a signed number, and an arithmetic
 //! shift by 6 gives the sum itself. (For m = 2: |sum| < 2²⁹ and a shift by 2.)
 //!
-//! The operands fit 16 bits: |V| ≤ 100·255 for any bytes (the absolute sums of `Bᵀ`'s rows are 10 at most), and the rows
-//! of `G` are chosen so that |U| ≤ 144·127 = 18288. Products of two of them, added in pairs, fit 32 bits.
+//! The operands fit 16 bits: |V| ≤ 100·255 = 25500 for any bytes (the absolute sums of `Bᵀ`'s rows are 10 at most), and the
+//! rows of `G` are chosen so that theirs are 12 at most: |U| ≤ 144·128 = 18432 for any weights, −128 included. Products of
+//! two of them, added in pairs, fit 32 bits.
 //!
 //! The condition |sum| < 2²⁵ is about the raw sum Σ x·w with x in 0..=255, which lies between 255·Σw⁻ and 255·Σw⁺ for
 //! every input: [`Winograd::is_exact_for`] proves it from the weights. A layer that fails uses another kernel.

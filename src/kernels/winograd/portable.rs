@@ -36,7 +36,7 @@ fn weights<const M: usize, const A: usize>(matrices: &Matrices<M, A>, filters: &
             for point in 0..A * A {
                 let (row, column) = (&g[point / A], &g[point % A]);
                 let sum: i32 = (0..9).map(|tap| row[tap / 3] * w(tap) * column[tap % 3]).sum();
-                // At most 12·12·127: see the module's page.
+                // At most 144·128 in magnitude: see the module's page.
                 u[(point * channels + c) * BLOCK + o] = sum as i16;
             }
         }

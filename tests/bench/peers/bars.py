@@ -1,4 +1,4 @@
-"""Holds the figures against the bars that Roentgen has set itself. Pure: from rows to verdicts; nothing fails by them."""
+"""Holds the figures against the bars that Roentgen sets itself. Pure: from rows to verdicts; nothing fails by them."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

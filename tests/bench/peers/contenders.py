@@ -61,7 +61,7 @@ def peer(name: str, loader: str, model: Path, bundle: Path, environment: dict[st
 def ours(
     program: Path, bundle: Path, backend: str, options: Sequence[str] = (), keeps: Path | None = None
 ) -> Contender:
-    """One of `roentgend bench`'s backends, perhaps with further options of it, perhaps with packed weights from `keeps`."""
+    """One of `roentgend bench`'s backends, perhaps with further options of it, perhaps from packed weights."""
 
     def command(threads: int, runs: int) -> list[str]:
         fixed = ["--backend", backend, "--threads", str(threads), "--runs", str(runs)]

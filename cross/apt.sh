@@ -3,6 +3,8 @@
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "$script" "$*" >&2; exit 1; }
+# The same where it may go another time: what cannot be downloaded now. 75 is EX_TEMPFAIL; tests/run knows it.
+die_for_now() { printf '%s: %s\n' "$script" "$*" >&2; exit 75; }
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
@@ -16,9 +18,10 @@ apt_install() {
     local why=$1; shift
     say "installing $*"
     command -v apt-get >/dev/null || die "$why and there is no apt-get: install $* and try again"
+    as_root true || die "$why: run 'apt-get install $*' as root and try again"
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update \
         && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" \
-        || die "$why: run 'apt-get install $*' as root and try again"
+        || die_for_now "$why, and apt-get did not install $* (see above): try again later"
 }
 
 # need COMMAND PACKAGE...: installs the packages unless the command is there.

@@ -20,9 +20,13 @@ const RUNS: usize = 9;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let kernels = arguments.first().filter(|name| *name != "auto").map_or_else(|| available().next(), |name| named(name));
+    let kernels =
+        arguments.first().filter(|name| *name != "auto").map_or_else(|| available().next(), |name| named(name));
     let Some(kernels) = kernels else {
-        eprintln!("no such kernel on this processor: {:?}", available().map(|kernels| kernels.name).collect::<Vec<_>>());
+        eprintln!(
+            "no such kernel on this processor: {:?}",
+            available().map(|kernels| kernels.name).collect::<Vec<_>>()
+        );
         std::process::exit(1);
     };
     let number = |index: usize, default| arguments.get(index).and_then(|text| text.parse().ok()).unwrap_or(default);
@@ -49,7 +53,12 @@ fn main() {
     for (memory, _, times) in &mut planned {
         times.sort();
         let milliseconds = |index: usize| times[index].as_secs_f64() * 1e3;
-        println!("{memory:?}: least {:.2} ms, quarter {:.2} ms, median {:.2} ms", milliseconds(0), milliseconds(7), milliseconds(15));
+        println!(
+            "{memory:?}: least {:.2} ms, quarter {:.2} ms, median {:.2} ms",
+            milliseconds(0),
+            milliseconds(7),
+            milliseconds(15)
+        );
     }
     drop(planned);
     if best == 0 {

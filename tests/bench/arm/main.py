@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import laps
@@ -44,6 +45,19 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def described(root: Path) -> str:
+    """Which state of this checkout is measured; outside a checkout (a tarball, no git) the package's version."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, cwd=root)
+        if found.returncode == 0 and found.stdout.strip():
+            return found.stdout.strip()
+    except OSError:
+        pass  # no git: the same as no checkout
+    package = tomllib.loads((root / "Cargo.toml").read_text())["package"]
+    return f"{package['version']} (no git checkout)"
+
+
 def versions() -> dict[str, str]:
     """Of everything that was counted or that counts."""
     locked = (Path(__file__).parent / "tract/Cargo.lock").read_text(), (ROOT / "Cargo.lock").read_text()
@@ -53,12 +67,13 @@ def versions() -> dict[str, str]:
         raise Failed(f"tract is {found[0]} here and {found[1]} in Roentgen: change tests/bench/arm/tract/Cargo.toml")
 
     def first_line(*command: str | Path) -> str:
+        """What a program that must be there prints first."""
         output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
         return output[0] if output else ""
 
     qemu = first_line("qemu-aarch64", "--version").partition("(")[0].split()[-1]
     return {
-        "Roentgen": first_line("git", "describe", "--always", "--dirty"),
+        "Roentgen": described(ROOT),
         "TensorFlow Lite": "2.17.1",
         "tract": found[0],
         "rustc": first_line(ROOT / ".cache/aarch64/rustc", "--version").split()[1],

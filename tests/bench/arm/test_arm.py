@@ -3,9 +3,12 @@
 Run: python3 -m unittest discover tests/bench/arm
 """
 
+import tempfile
 import unittest
+from pathlib import Path
 
 import laps
+import main
 import table
 from processors import DEFAULT, PROCESSORS, cpuinfo
 
@@ -64,6 +67,15 @@ class Processors(unittest.TestCase):
 
     def test_the_processors_of_a_plain_run_are_known(self) -> None:
         self.assertLessEqual(set(DEFAULT), {processor.name for processor in PROCESSORS})
+
+
+class State(unittest.TestCase):
+    """What is measured."""
+
+    def test_outside_a_git_checkout_the_packages_version_stands_for_the_state(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "Cargo.toml").write_text('[package]\nname = "x"\nversion = "1.2.3"\n')
+            self.assertEqual(main.described(Path(folder)), "1.2.3 (no git checkout)")
 
 
 class Table(unittest.TestCase):

@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import summary
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 300
 """How long one process may take."""
+
+KEPT = "from packed weights that a process which is not in the figures has kept"
 
 Sample = dict[str, Any]
 """What a process printed, and what was measured about it."""
@@ -38,6 +41,12 @@ class Contender:
     """What the table says about it."""
     verify: tuple[tuple[str, str], ...] = ()
     """Ours: the configuration's keys with which `roentgend bundle verify` runs the same."""
+    keeps: Path | None = None
+    """Ours: where packed weights are kept, a folder below it a number of threads. `fill` fills them."""
+
+    def kept(self, threads: int) -> set[int]:
+        """The files of packed weights that are there: another set, and somebody has packed anew."""
+        return {path.stat().st_ino for path in (self.keeps / str(threads)).glob("*.packed")} if self.keeps else set()
 
 
 def peer(name: str, loader: str, model: Path, bundle: Path, environment: dict[str, str], note: str = "") -> Contender:
@@ -49,14 +58,20 @@ def peer(name: str, loader: str, model: Path, bundle: Path, environment: dict[st
     return Contender(name, False, command, environment, note)
 
 
-def ours(program: Path, bundle: Path, backend: str, options: Sequence[str] = ()) -> Contender:
-    """One of `roentgend bench`'s backends, perhaps with further options of it."""
+def ours(
+    program: Path, bundle: Path, backend: str, options: Sequence[str] = (), keeps: Path | None = None
+) -> Contender:
+    """One of `roentgend bench`'s backends, perhaps with further options of it, perhaps from packed weights."""
 
     def command(threads: int, runs: int) -> list[str]:
         fixed = ["--backend", backend, "--threads", str(threads), "--runs", str(runs)]
-        return [str(program), "bench", "--json", "--bundle", str(bundle), *fixed, *options]
+        cache = ["--cache", str(keeps / str(threads))] if keeps else []
+        return [str(program), "bench", "--json", "--bundle", str(bundle), *fixed, *options, *cache]
 
-    name = " ".join(["roentgend", "tract" if backend == "onnx" else backend, *options])
+    name = " ".join(["roentgend", "tract" if backend == "onnx" else backend, *options, *(["--cache"] if keeps else [])])
+    if keeps:
+        # `bundle verify` packs for itself: it says nothing of what comes from a file.
+        return Contender(name, True, command, note=KEPT, keeps=keeps)
     return Contender(name, True, command, verify=settings(backend, options))
 
 
@@ -68,8 +83,23 @@ def settings(backend: str, options: Sequence[str]) -> tuple[tuple[str, str], ...
     return (("backend", backend), *zip(keys, options[1::2], strict=True))
 
 
+def fill(contender: Contender, threads: int, environ: dict[str, str]) -> None:
+    """Lets a process that nobody measures keep packed weights, where a contender reads them. Raises NotThere where none
+    are there afterwards."""
+    if contender.keeps is None:
+        return
+    # Those of other programs and bundles go. The program makes the folder itself, closed to others.
+    folder = contender.keeps / str(threads)
+    shutil.rmtree(folder, ignore_errors=True)
+    contender.keeps.mkdir(parents=True, exist_ok=True)
+    run(replace(contender, keeps=None), threads, 1, environ)
+    if not contender.kept(threads):
+        raise NotThere(f"it kept no packed weights in {folder}")
+
+
 def run(contender: Contender, threads: int, runs: int, environ: dict[str, str]) -> Sample:
-    """One fresh process. Raises NotThere where it refuses."""
+    """One fresh process. Raises NotThere where it refuses, or packs what it was to read."""
+    kept = contender.kept(threads)
     with energy.Meter() as meter:
         try:
             done = subprocess.run(
@@ -86,6 +116,8 @@ def run(contender: Contender, threads: int, runs: int, environ: dict[str, str]) 
         ended = time.monotonic()
     if done.returncode != 0:
         raise NotThere(refusal(done.returncode, done.stderr))
+    if contender.kept(threads) != kept:
+        raise NotThere("it did not take the packed weights that were there, but packed them again")
     sample = parse(done.stdout, threads)
     # Ours prints when its runs are over and ends at once, so that they fill the time before its end.
     start, end = sample.pop("timed", None) or (ended - runs * sample["median_ms"] / 1e3, ended)

@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import bars
 import ceiling
 import contenders
 import energy
@@ -63,7 +64,7 @@ def arguments() -> argparse.Namespace:
         type=shlex.split,
         metavar="OPTIONS",
         help="also our native backend with options of `roentgend bench`, such as --native='--kernel avx512vnni' "
-        "(otherwise --direct-only; with --avx2: --kernel avx2)",
+        "(otherwise --direct-only, --memory small and --memory fast; with --avx2: --kernel avx2)",
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="WORD", help="only contenders with this word in their names"
@@ -123,7 +124,8 @@ def field(given: argparse.Namespace) -> list[Contender]:
         variants = given.native or [["--kernel", "avx2"]]
     else:
         everybody += [contenders.ours(given.roentgend, given.bundle, backend) for backend in ("native", "onnx")]
-        variants = given.native or [["--direct-only"]]
+        everybody.append(contenders.ours(given.roentgend, given.bundle, "native", keeps=CACHE / "bench-packed"))
+        variants = given.native or [["--direct-only"], ["--memory", "small"], ["--memory", "fast"]]
     everybody += [contenders.ours(given.roentgend, given.bundle, "native", options) for options in variants]
     chosen = [one for one in everybody if not given.only or any(word in one.name for word in given.only)]
     if not chosen:
@@ -169,6 +171,12 @@ def measure(given: argparse.Namespace, results: dict, everybody: list[Contender]
         keys: contenders.verified(given.roentgend, given.bundle, keys, CACHE / "bench-models")
         for keys in {one.verify for one in everybody if one.verify}
     }
+    for one in everybody:
+        for threads in given.threads:
+            try:
+                contenders.fill(one, threads, dict(os.environ))
+            except NotThere as error:
+                miss(results, one, threads, error)
     for turn in range(given.rounds):
         for threads in given.threads:
             rates = ceiling.measure(program, threads)
@@ -176,19 +184,23 @@ def measure(given: argparse.Namespace, results: dict, everybody: list[Contender]
             results["ceilings"][str(threads)] = ceiling.highest([rates, known])
             first = (results["rounds"] + turn) % len(everybody)
             for one in everybody[first:] + everybody[:first]:
-                gone = {"contender": one.name, "threads": threads}
-                if any(gone.items() <= entry.items() for entry in results["missing"]):
+                if any((one.name, threads) == (entry["contender"], entry["threads"]) for entry in results["missing"]):
                     continue
                 try:
                     sample = contenders.run(one, threads, given.runs, dict(os.environ))
                 except NotThere as error:
-                    print(f"{one.name}, {summary.in_threads(threads)}: not there: {error}", file=sys.stderr)
-                    results["missing"].append(gone | {"reason": str(error)})
+                    miss(results, one, threads, error)
                     continue
                 facts = {"contender": one.name, "ours": one.ours, "threads": threads, "note": one.note}
                 results["samples"].append(facts | verified.get(one.verify, {}) | sample)
                 print(f"{one.name}, {summary.in_threads(threads)}: {sample['median_ms']:.1f} ms", file=sys.stderr)
     results["rounds"] += given.rounds
+
+
+def miss(results: dict, one: Contender, threads: int, error: NotThere) -> None:
+    """Says and writes down that a contender is not there; it is not tried again."""
+    print(f"{one.name}, {summary.in_threads(threads)}: not there: {error}", file=sys.stderr)
+    results["missing"].append({"contender": one.name, "threads": threads, "reason": str(error)})
 
 
 def report(results: dict, path: Path) -> None:
@@ -201,9 +213,11 @@ def report(results: dict, path: Path) -> None:
     results["python_mb"] = max((sample.get("python_mb", 0.0) for sample in results["samples"]), default=0.0)
     rows = summary.rows(results["samples"], results["macs"], ceilings)
     results["summary"] = [row.as_json() for row in rows]
+    verdicts = bars.verdicts(rows, results["mode"] == "avx2")
+    results["bars"] = [verdict.as_json() for verdict in verdicts]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
-    text = table.markdown(results, rows)
+    text = table.markdown(results, rows, verdicts)
     path.with_suffix(".md").write_text(text)
     about = results["machine"]
     held_to = ", all held to AVX2" if results["mode"] == "avx2" else ""

@@ -1,5 +1,6 @@
 """The results as Markdown. Pure: from a results file's content to text."""
 
+from bars import Verdict
 from summary import Row, in_threads
 
 
@@ -44,6 +45,22 @@ def _table(rows: list[Row], joules: bool) -> list[str]:
     return lines
 
 
+def _verdict(verdict: Verdict) -> str:
+    if verdict.found is None:
+        return "not measured"
+    # A digit more than the bar has, so that what has just missed it does not look like it.
+    found = _number(verdict.found, 3 if verdict.unit == "×" else 1)
+    return f"**{found}{verdict.unit}**" + ("" if verdict.met else ", **missed**")
+
+
+def _bars(verdicts: list[Verdict]) -> list[str]:
+    lines = ["| bar | | measured | |", "|---|---:|---|---|"]
+    for verdict in verdicts:
+        limit = f"{'at most' if verdict.at_most else 'at least'} {verdict.bar:g}{verdict.unit}"
+        lines.append(f"| {verdict.what} | {limit} | {_verdict(verdict)} | {verdict.remark} |")
+    return lines
+
+
 HELD = (
     "Held to AVX2: OpenVINO by its ONEDNN_MAX_CPU_ISA; the other peers have no such option, so what cpuid tells them "
     "was masked (no AVX-512, no VNNI), and they chose their AVX2 code themselves."
@@ -75,7 +92,7 @@ def _ceilings(measured: dict[str, dict[str, float]]) -> list[str]:
     return [*lines, ""]
 
 
-def markdown(results: dict, rows: list[Row]) -> str:
+def markdown(results: dict, rows: list[Row], verdicts: list[Verdict]) -> str:
     """The whole page."""
     machine, held = results["machine"], results["mode"] == "avx2"
     title = "Int8 VGG16, all held to AVX2" if held else "Int8 VGG16 on this machine"
@@ -89,6 +106,8 @@ def markdown(results: dict, rows: list[Row]) -> str:
     for threads in sorted({row.threads for row in rows}):
         some = [row for row in rows if row.threads == threads]
         lines += [f"## {in_threads(threads)}", "", *_table(some, joules), ""]
+    if verdicts:
+        lines += ["## Roentgen's bars", "", *_bars(verdicts), ""]
     lines += [_legend(results["instruction"], results["python_mb"]), ""]
     if results["energy"]:
         lines += [f"No joules: {results['energy']}.", ""]

@@ -3,12 +3,14 @@
 Run: python3 -m unittest discover tests/bench/peers
 """
 
+import os
 import struct
 import tempfile
 import unittest
 from pathlib import Path
 from xml.etree import ElementTree
 
+import bars
 import ceiling
 import contenders
 import energy
@@ -74,6 +76,62 @@ class Statistics(unittest.TestCase):
         self.assertEqual(tiny_network().macs(), 16 * 27 + 16 * 108 + 4 * 8)
 
 
+class Bars(unittest.TestCase):
+    def rows(self, kernel: str = "avx512vnni") -> list[summary.Row]:
+        def ours(options: str, threads: int, median: float, **more: object) -> dict:
+            return sample("roentgend native" + options, threads, median, ours=True, kernel=kernel, **more)
+
+        return summary.rows(
+            [
+                sample("exact", 1, 40.0, differing_bytes=0),
+                sample("inexact", 1, 30.0, differing_bytes=3),
+                sample("exact", 2, 20.0, differing_bytes=0),
+                ours("", 1, 20.0, peak_rss_mb=75.0),
+                ours("", 2, 12.5, peak_rss_mb=75.1),
+                ours(" --direct-only", 1, 31.0),
+                ours(" --cache", 2, 12.5, cold_start_ms=99.0),
+                ours(" --kernel avx2", 1, 14.9),
+            ],
+            macs=10**9,
+            ceilings={},
+        )
+
+    def test_every_figure_is_held_against_its_own_bar(self) -> None:
+        found = {verdict.what: (verdict.found, verdict.met) for verdict in bars.verdicts(self.rows(), avx2=False)}
+        self.assertEqual(found.pop("speed, direct only, 1 thread"), (30.0 / 31.0, False))  # 0.968, the bar is 0.98
+        self.assertEqual(
+            found,
+            {
+                "speed, 1 thread": (1.5, True),
+                "speed, 2 threads": (1.6, False),
+                "speed, direct only, 2 threads": (None, None),
+                "scaling from 1 to 2 threads": (1.6, False),
+                "cold start from packed weights, 2 threads": (99.0, True),
+                "memory --memory small, 1 thread": (None, None),
+                "memory --memory small, 2 threads": (None, None),
+                "memory, default, 1 thread": (75.0, True),
+                "memory, default, 2 threads": (75.1, False),
+                "memory --memory fast, 1 thread": (None, None),
+                "memory --memory fast, 2 threads": (None, None),
+            },
+        )
+        held = {verdict.what: verdict.met for verdict in bars.verdicts(self.rows(), avx2=True)}
+        expected = {"speed, AVX2, 1 thread": True, "speed, AVX2, 2 threads": None, "scaling from 1 to 2 threads": None}
+        self.assertEqual(held, expected)
+
+    def test_other_kernels_are_not_held_against_bars_for_the_best(self) -> None:
+        found = {verdict.what: verdict for verdict in bars.verdicts(self.rows("avx2"), avx2=False)}
+        self.assertIsNone(found["speed, 1 thread"].met)
+        self.assertIn("avx512vnni", found["speed, 1 thread"].remark)
+        self.assertIs(found["memory, default, 1 thread"].met, True)
+
+    def test_a_fastest_peer_that_computes_something_else_is_called_so(self) -> None:
+        remarks = {verdict.what: verdict.remark for verdict in bars.verdicts(self.rows(), avx2=False)}
+        expected = "against inexact, whose outputs differ; 2.00× against exact, whose do not"
+        self.assertEqual(remarks["speed, 1 thread"], expected)
+        self.assertEqual(remarks["speed, 2 threads"], "against exact")
+
+
 class Output(unittest.TestCase):
     def setUp(self) -> None:
         self.rows = summary.rows(SAMPLES, macs=10**9, ceilings={1: 100.0})
@@ -85,13 +143,24 @@ class Output(unittest.TestCase):
         }  # fmt: skip
 
     def test_the_table_calls_a_peer_that_computes_something_else_so(self) -> None:
-        text = table.markdown(self.results, self.rows)
+        text = table.markdown(self.results, self.rows, [])
         self.assertIn("| slow | 90.0 | 89.0 | 0.56× | 11 % |", text)
         self.assertIn("**5 of 99**, by up to 2", text)
         self.assertIn("| **mine** | 25.0 | 24.0 | 2.00× | 40 % |", text)
         self.assertIn("| not checked |", text)
         self.assertIn("gone, 1 thread: not there: why", text)
         self.assertIn("No joules: no counters.", text)
+
+    def test_a_missed_bar_is_said_and_what_just_missed_does_not_look_met(self) -> None:
+        verdicts = [
+            bars.Verdict("a", 1.449, 1.45, False, "×", "against b"),
+            bars.Verdict("c", 39.9, 40.0, True, " MB"),
+            bars.Verdict("d", None, 100.0, True, " ms"),
+        ]
+        text = table.markdown(self.results, self.rows, verdicts)
+        self.assertIn("| a | at least 1.45× | **1.449×**, **missed** | against b |", text)
+        self.assertIn("| c | at most 40 MB | **39.9 MB** |  |", text)
+        self.assertIn("| d | at most 100 ms | not measured |  |", text)
 
     def test_all_rows_of_a_table_have_as_many_cells_as_its_head(self) -> None:
         for joules in (False, True):
@@ -147,6 +216,41 @@ class Processes(unittest.TestCase):
         self.assertEqual(text, '# memory = x\nbackend = "native"\n[engine]\nmemory = "small"\n')
         self.assertEqual(contenders.settings("native", ["--direct-only"]), ())
         self.assertEqual(contenders.settings("onnx", []), (("backend", "onnx"),))
+
+    def stub(self, folder: Path, pack: str) -> contenders.Contender:
+        """Ours with packed weights, and in the program's place a script that packs as it is told."""
+        program = folder / "roentgend"
+        program.write_text(
+            "#!/bin/sh\nfor cache; do :; done\n" + pack + "\n" + """echo '{"threads": 2, "median_ms": 1.0}'\n"""
+        )
+        program.chmod(0o755)
+        return contenders.ours(program, Path("b"), "native", keeps=folder / "packed")
+
+    def test_packed_weights_are_kept_before_anybody_measures_and_then_taken(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder, environ = Path(name), dict(os.environ)
+            one = self.stub(folder, '[ -d "$cache" ] || { mkdir "$cache" && touch "$cache/a.packed"; }')
+            self.assertEqual(one.name, "roentgend native --cache")
+            self.assertEqual(one.command(2, 7)[-2:], ["--cache", str(folder / "packed/2")])
+            self.assertEqual((one.kept(2), one.verify), (set(), ()))
+            contenders.fill(one, 2, environ)
+            kept = one.kept(2)
+            self.assertEqual((len(kept), len(one.kept(1))), (1, 0))
+            self.assertEqual(contenders.run(one, 2, 7, environ)["median_ms"], 1.0)
+            self.assertEqual(one.kept(2), kept)
+            (folder / "packed/2/older.packed").touch()
+            contenders.fill(one, 2, environ)
+            self.assertEqual(len(one.kept(2)), 1)
+
+    def test_a_cold_start_that_packs_is_not_taken_for_one_from_packed_weights(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            nothing = self.stub(Path(name), ":")
+            with self.assertRaisesRegex(contenders.NotThere, "kept no packed weights"):
+                contenders.fill(nothing, 2, dict(os.environ))
+            anew = self.stub(Path(name), 'mkdir -p "$cache" && mktemp "$cache/XXXXXX.packed" >/dev/null')
+            contenders.fill(anew, 2, dict(os.environ))
+            with self.assertRaisesRegex(contenders.NotThere, "packed them again"):
+                contenders.run(anew, 2, 7, dict(os.environ))
 
     def test_a_refusal_is_told_in_the_programs_own_words(self) -> None:
         self.assertEqual(contenders.refusal(2, "error: no such backend\n\nFor more, try --help\n"), "no such backend")

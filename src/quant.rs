@@ -41,7 +41,6 @@
 //! an integer, ties to even; only then is `zero_point` added and the sum saturated. Every step is one IEEE 754 operation,
 //! so that every backend on every processor gives the same integer. ONNX Runtime is the witness in
 //! `tests/onnx_witness.rs`.
-
 //!
 //! # Portable scales
 //!
@@ -63,11 +62,6 @@ pub struct QuantParams {
 }
 
 impl QuantParams {
-    /// Whether `scale` is a finite number above 0; anything else stands for nothing.
-    pub fn is_valid(&self) -> bool {
-        self.scale.is_finite() && self.scale > 0.0
-    }
-
     /// The integer nearest to `real`, ties to even, saturated. NaN gives `zero_point`.
     pub fn quantize(&self, real: f32) -> u8 {
         let steps = (real / self.scale).round_ties_even();

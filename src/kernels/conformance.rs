@@ -367,6 +367,7 @@ fn first_layers_of_every_width_equal_the_reference() -> Result<(), TestCaseError
 
 /// The deepest layers' 512 channels, in and out, at the extremes too.
 #[test]
+#[cfg_attr(miri, ignore = "hours of it")]
 fn kernels_of_512_channels_equal_the_reference() -> Result<(), TestCaseError> {
     for bytes in [Bytes::Mixed, Bytes::Greatest, Bytes::Least, Bytes::Alternating] {
         for case in [fixed(2, 5, 512, 33, bytes), fixed(2, 5, 33, 512, bytes)] {
@@ -380,6 +381,7 @@ fn kernels_of_512_channels_equal_the_reference() -> Result<(), TestCaseError> {
 
 /// The greatest sums that VGG16's deepest layers can see, and weights beyond the condition.
 #[test]
+#[cfg_attr(miri, ignore = "hours of it")]
 fn winograd_is_exact_up_to_its_condition_and_refuses_beyond() {
     let case = |in_channels, weight, bytes| Case { x_zero_point: 0, weight, ..fixed(5, 6, in_channels, 33, bytes) };
     let stages = Stages { pool: false, fly: false, step: 1, range: 1 };

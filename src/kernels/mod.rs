@@ -25,11 +25,24 @@
 //! # The families
 //!
 //! - [`direct`]: a row of output pixels × 32 output channels at a time, straight from the window's bytes.
-//! - [`winograd`]: exact Winograd convolution in wrapping integers, with a quarter of the multiplications of i16.
+//! - [`winograd`]: exact Winograd convolution in wrapping integers: a quarter of a direct convolution's multiplications, but
+//!   of i16 instead of bytes.
 //! - [`first`]: the first layer, which reads one channel.
 //!
-//! Each has one file per instruction set, with the same names in each, and a portable one. [`Kernels`] holds those of an
-//! instruction set as values, with the [`ceiling`] of its multiplications; [`available`] is the only way to them, and hands out those only that this processor runs.
+//! Each has one file (or folder) per instruction set, with the same names in each, and a portable one. [`Kernels`] holds
+//! those of an instruction set as values, with the [`ceiling`] of its multiplications; [`available`] is the only way to
+//! them, and hands out those only that this processor runs.
+//!
+//! # Where to begin
+//!
+//! With [`mod@reference`], which says what is computed, then `direct/avx512vnni.rs`, which has the picture of a register
+//! tile and of packed weights that all others vary, then [`winograd`], whose page has the mathematics. Beside the families:
+//!
+//! - `table.rs`: the table of instruction sets, and their detection; nothing else asks what the processor is.
+//! - [`plane`]: the layout above, as a type. [`aligned`]: memory for it and for weights.
+//! - [`Epilogue`]: what follows every sum, bias and requantization; its vector forms are in `epilogue/`, NEON's in `neon.rs`.
+//! - `avx2.rs`, `neon.rs`: loads, stores and sums that the families share on one instruction set; no kernels.
+//! - `conformance.rs`: the tests that compare every kernel with the definition.
 
 pub mod aligned;
 #[cfg(target_arch = "x86_64")]

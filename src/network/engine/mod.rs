@@ -69,7 +69,8 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Plans the network, packs its weights, makes threads and memory.
+    /// Plans the network, packs its weights, makes threads and memory: all in one for tests and examples. The daemon, which
+    /// may map packed weights, calls [`Engine::with`].
     pub fn new(network: &Network, options: Options, pin: bool) -> Result<Self, EngineError> {
         let plan = Plan::new(&Outline::of(network)?, options)?;
         Self::packed(network, plan, pin)

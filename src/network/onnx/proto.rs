@@ -111,8 +111,6 @@ pub struct AttributeProto {
 pub mod attribute_type {
     /// An integer.
     pub const INT: i32 = 2;
-    /// A string.
-    pub const STRING: i32 = 3;
     /// A list of integers.
     pub const INTS: i32 = 7;
 }

@@ -1,5 +1,21 @@
 //! Winograd convolution with AVX2 without VNNI: transforms of [inputs](input) and [weights] in i16, 16 channels at a time,
 //! products and sums by `vpmaddwd` and `vpaddd` ([`multiply`]), and the way back with 8 channels at a time in i32 ([`output`]).
+//!
+//! ```text
+//!   one of the 36 points:           16 output channels: two registers of 8 sums
+//!                                  ┌──────────────────┬──────────────────┐
+//!            a pair of i16 (two    │ U: pairs of 8    │ U: pairs of 8    │ loaded once a pair of input channels
+//!            input channels),      └──────────────────┴──────────────────┘
+//!            broadcast    ┌─────┐  ┌──────────────────┬──────────────────┐
+//!   6 tiles of outputs    │ v v │→ │ sums             │ sums             │ 12 registers of sums, 2 of U, 1 of a
+//!                         │ v v │→ │                  │                  │ broadcast pair, 1 of products: all 16
+//!                         └─────┘  └──────────────────┴──────────────────┘
+//! ```
+//!
+//! It is the register tile of the [direct kernel](crate::kernels::direct), tiles in the place of pixels. Half of the output
+//! channels of one point are done for all tiles before the next half, so that their 1 KB of U a block of input channels is
+//! in the nearest cache for every group of 6 tiles but the first. The orders of U and M stand in `weights.rs` and
+//! `multiply.rs`.
 #![allow(unsafe_code)] // The entries: functions that only a processor with AVX2 may run.
 
 mod input;

@@ -1,5 +1,5 @@
 //! The sums of products U ⊙ V: for every point a product of matrices, tiles × input channels × output channels, with 6 tiles
-//! × 16 output channels in registers. M lies as: tile, point, output channel (32), since it is tiles that are read of it.
+//! × 16 output channels in registers ([picture](super)). M lies as: tile, point, output channel (32), since it is tiles that are read of it.
 
 use super::weights::{ROWS, rows, some2, some4};
 use crate::kernels::BLOCK;

@@ -11,7 +11,8 @@
 //! groups of four in one register and the odd ones in the other. That order stays, through M, until the bytes are packed.
 //!
 //! Of the [matrices](super::F4), the last row of G is multiplied by 3 and the last column of Aᵀ divided by it, 24 to 8: so that a
-//! shift does where two more operations were, and there are more outputs than filters.
+//! shift does where two more operations were, and there are more outputs than filters. Each point's product of the two
+//! stays what it was, so y still comes out multiplied by 576, and `F4.inverse` and the shift by 6 are the page's.
 #![allow(unsafe_code)] // The entries from the table, loads and stores.
 
 mod input;

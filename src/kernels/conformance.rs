@@ -76,11 +76,10 @@ impl Case {
             Bytes::Least => (-weight) as i8,
             _ => (i32::from(next()) * (2 * weight + 1) / 256 - weight) as i8,
         });
-        let weights = weights.collect();
         let y = QuantParams { scale: 1.0, zero_point: self.y_zero_point };
         Layer {
             image: Tensor::new([1, rows, columns, in_channels], image).expect("the shape fits"),
-            weights,
+            weights: weights.collect(),
             bias: (0..out_channels).map(|_| (i32::from(next()) - 128) * 997).collect(),
             requantize: (0..out_channels)
                 .map(|o| Requantize::new(1.0 + o as f32 * 0.037, (self.exponent as f32).exp2(), y).expect("usable"))

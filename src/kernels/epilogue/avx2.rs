@@ -54,3 +54,32 @@ pub(crate) fn pack(steps: [__m256i; 4], zero_point: __m256i) -> __m256i {
     // Both instructions pack within the halves of a register: fours of channels lie in the order 0 2 4 6, 1 3 5 7.
     _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::BLOCK;
+    use crate::kernels::epilogue::extremes;
+    use proptest::prelude::*;
+
+    #[target_feature(enable = "avx2")]
+    fn requantize(sums: &[i32; BLOCK], epilogue: &Epilogue) -> [u8; BLOCK] {
+        let steps = |part: usize| Channels::load(epilogue, 8 * part).steps(load_i32(sums, 8 * part));
+        let bytes = pack([steps(0), steps(1), steps(2), steps(3)], zero_point(epilogue));
+        let mut output = [0; BLOCK];
+        // SAFETY: the array holds the 32 bytes that are stored.
+        unsafe { _mm256_storeu_si256(output.as_mut_ptr().cast(), bytes) };
+        output
+    }
+
+    proptest! {
+        #[test]
+        fn requantizing_equals_the_epilogue((sums, epilogue) in extremes()) {
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: AVX2 was just detected.
+                let found = unsafe { requantize(&sums, &epilogue) };
+                prop_assert_eq!(found, std::array::from_fn(|o| epilogue.apply(o, sums[o])));
+            }
+        }
+    }
+}

@@ -113,3 +113,39 @@ impl Lanes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::epilogue::extremes;
+    use crate::kernels::named;
+    use proptest::prelude::*;
+
+    /// Three pixels, so that one is left without another: their channels in order, and again as unpacking orders them.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn requantize(sums: &[i32; BLOCK], epilogue: &Epilogue) -> [[u8; 3 * BLOCK]; 2] {
+        // SAFETY: the array holds 32 numbers; each load reads 16 of them, from the first or the seventeenth.
+        let pixel =
+            unsafe { [_mm512_loadu_si512(sums.as_ptr().cast()), _mm512_loadu_si512(sums.as_ptr().add(16).cast())] };
+        let even = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+        let odd = _mm512_add_epi32(even, _mm512_set1_epi32(4));
+        let unpacked =
+            [_mm512_permutex2var_epi32(pixel[0], even, pixel[1]), _mm512_permutex2var_epi32(pixel[0], odd, pixel[1])];
+        let mut output = [[0; 3 * BLOCK]; 2];
+        Lanes::new(epilogue).store(&[pixel; 3], &mut output[0]);
+        Lanes::new_unpacked(epilogue).store(&[unpacked; 3], &mut output[1]);
+        output
+    }
+
+    proptest! {
+        #[test]
+        fn requantizing_equals_the_epilogue((sums, epilogue) in extremes()) {
+            if named("avx512vnni").is_some() {
+                let expected: [u8; 3 * BLOCK] = std::array::from_fn(|at| epilogue.apply(at % BLOCK, sums[at % BLOCK]));
+                // SAFETY: the table hands these kernels out, so that the processor has their instructions.
+                let found = unsafe { requantize(&sums, &epilogue) };
+                prop_assert_eq!(found, [expected; 2]);
+            }
+        }
+    }
+}

@@ -48,3 +48,19 @@ impl Epilogue {
         (steps.clamp(-zero_point, 255.0 - zero_point) + zero_point) as u8
     }
 }
+
+/// Sums and epilogues with all the extremes: bias that wraps around, products beyond 32 bits, multipliers of 0.
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(super) fn extremes() -> impl proptest::strategy::Strategy<Value = ([i32; BLOCK], Epilogue)> {
+    use proptest::prelude::*;
+    let sums = prop::array::uniform32(any::<i32>());
+    (sums, any::<bool>(), any::<i32>(), -40i32..100, any::<bool>(), any::<u8>()).prop_map(
+        |(sums, small, bias, exponent, nothing, zero_point)| {
+            let sums = sums.map(|sum| if small { sum >> 12 } else { sum });
+            let multiplier = |o: usize| (exponent as f32).exp2() * (1.0 + o as f32 * 0.031);
+            let multiplier = std::array::from_fn(|o| if nothing && o % 3 == 0 { 0.0 } else { multiplier(o) });
+            let bias = std::array::from_fn(|o| if o % 4 == 1 { 0 } else { bias });
+            (sums, Epilogue { bias, multiplier, zero_point })
+        },
+    )
+}

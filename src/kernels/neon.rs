@@ -2,6 +2,7 @@
 //! is part of every 64-bit ARM processor, so its intrinsics need no detection.
 #![allow(unsafe_code)] // Loads and stores.
 
+use super::plane::Plane;
 use super::{BLOCK, Epilogue};
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -121,6 +122,27 @@ impl Requantizer<4> {
     pub(super) fn bytes(&self, biased: [int32x4_t; 4]) -> uint8x16_t {
         let [a, b, c, d] = biased;
         vqmovun_high_s16(vqmovun_s16(self.halves(0, [a, b])), self.halves(2, [c, d]))
+    }
+}
+
+/// What all tiles of a row of a direct convolution have in common.
+pub(crate) struct Window {
+    /// Blocks of input channels.
+    pub(crate) blocks: usize,
+    /// Rows of the kernel.
+    pub(crate) rows: usize,
+    /// Bytes from a row to the next.
+    pub(crate) row_bytes: usize,
+    /// Bytes from below the last row of the window to the first one in the next block.
+    pub(crate) to_next_block: usize,
+}
+
+impl Window {
+    /// Of a kernel of so many rows on this plane.
+    pub(crate) fn of(plane: Plane, kernel: usize) -> Self {
+        let row_bytes = plane.row_bytes();
+        let to_next_block = plane.block_bytes().wrapping_sub(kernel * row_bytes);
+        Self { blocks: plane.blocks(), rows: kernel, row_bytes, to_next_block }
     }
 }
 

@@ -17,7 +17,7 @@
 
 use super::{Direct, Row};
 use crate::kernels::BLOCK;
-use crate::kernels::neon::{Requantizer, store_u8x16};
+use crate::kernels::neon::{Requantizer, Window, store_u8x16};
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -53,24 +53,11 @@ fn pack(filters: &[i8], taps: usize, packed: &mut [i8]) {
     }
 }
 
-/// What all tiles of a row have in common.
-struct Window {
-    /// Blocks of input channels.
-    blocks: usize,
-    /// Rows of the kernel.
-    rows: usize,
-    /// Bytes from a row to the next.
-    row_bytes: usize,
-    /// Bytes from below the last row of the window to the first one in the next block.
-    to_next_block: usize,
-}
-
 #[target_feature(enable = "neon,i8mm")]
 fn row(task: Row<'_>) {
     let Row { input, plane, row, kernel, weights, epilogue, output } = task;
-    let (blocks, row_bytes, columns) = (plane.blocks(), plane.row_bytes(), output.len() / BLOCK);
-    let window =
-        Window { blocks, rows: kernel, row_bytes, to_next_block: plane.block_bytes().wrapping_sub(kernel * row_bytes) };
+    let (blocks, columns) = (plane.blocks(), output.len() / BLOCK);
+    let window = Window::of(plane, kernel);
     // All that the tiles read: up to the last block's last row, whose last tile may reach three pixels beyond the columns.
     let begin = plane.window(0, row, kernel);
     let end = plane.window(blocks - 1, row + kernel - 1, kernel) + (columns + 3 + kernel - 1) * BLOCK;

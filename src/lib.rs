@@ -21,6 +21,7 @@
 //! ```text
 //! 7  pipeline      next → preprocess → classify → assess → outbox → settle
 //! 6  config        one TOML, each module's own section, unknown keys refused
+//!    status        what the box knows about itself
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
 //!    source        trait Source; folder
@@ -64,5 +65,6 @@ pub mod radiograph;
 pub mod report;
 pub mod sink;
 pub mod source;
+pub mod status;
 pub mod tensor;
 pub mod workers;

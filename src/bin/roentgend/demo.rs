@@ -12,13 +12,14 @@ use roentgen::classifier::Classifier;
 use roentgen::classifier::native;
 use roentgen::config::Backend;
 use roentgen::outbox::Outbox;
-use roentgen::pipeline;
+use roentgen::pipeline::{self, Line};
 use roentgen::plain_file;
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, phantom};
 use roentgen::report::{Decision, NOTICE, Report};
 use roentgen::sink::mqtt::{self, MqttSink, Online};
 use roentgen::source::folder::{self, Folder};
+use roentgen::status::Status;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{Cursor, Read};
@@ -87,7 +88,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     say!("");
     let assessor = Assessor::new(&bundle, DEVICE, assess::Config::default())?;
     let (done, rejected) = (drop_folder.done(), drop_folder.rejected());
-    let ended = pipeline::run(&mut source, &mut classifier, &mut sink, outbox, &assessor, &mut || {
+    let status = Status::default();
+    let line = Line {
+        source: &mut source,
+        classifier: &mut classifier,
+        sink: &mut sink,
+        assessor: &assessor,
+        status: &status,
+    };
+    let ended = pipeline::run(line, outbox, &mut || {
         for report in reports.received() {
             watch.show(&report);
         }

@@ -7,10 +7,11 @@ use anyhow::{Context, bail};
 use roentgen::assess::Assessor;
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
-use roentgen::pipeline;
+use roentgen::pipeline::{self, Line};
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online};
 use roentgen::source::folder::Folder;
+use roentgen::status::Status;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,7 +47,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     log::info!("{} takes images from {}", config.device, config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
-    let ended = pipeline::run(&mut source, &mut classifier, &mut sink, outbox, &assessor, &mut || {
+    let status = Status::default();
+    let line = Line {
+        source: &mut source,
+        classifier: &mut classifier,
+        sink: &mut sink,
+        assessor: &assessor,
+        status: &status,
+    };
+    let ended = pipeline::run(line, outbox, &mut || {
         watchdog.turn();
         !stop.is_asked()
     });

@@ -1,0 +1,85 @@
+//! The line that every radiograph goes through: next → preprocess → classify → assess → outbox → settle, and beside it
+//! the drain that publishes what is in the outbox. Knows neither folders nor brokers.
+//!
+//! Two threads share the outbox. The caller's thread judges, and never waits for the broker: while that is away, reports
+//! pile up in the outbox and files still leave the drop folder. The drain publishes the oldest report, waits for its
+//! acknowledgement, marks it sent, and takes the next: in order, one at a time.
+
+mod drain;
+mod turn;
+
+pub use turn::judge;
+
+use crate::assess::Assessor;
+use crate::classifier::{Classifier, ClassifyError};
+use crate::outbox::{Outbox, OutboxError};
+use crate::sink::Sink;
+use crate::source::{Source, SourceError};
+use crate::status::Status;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use turn::Way;
+
+/// The line stopped, and with it the daemon. Nothing about a single image is in here.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// No more images can be taken or settled.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The network does not run; every image would fail alike.
+    #[error(transparent)]
+    Classify(#[from] ClassifyError),
+    /// Reports cannot be kept.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The drain ended without saying why.
+    #[error("the thread that publishes reports panicked; this is a defect of the program")]
+    Drain,
+}
+
+/// What stands along the line.
+pub struct Line<'a> {
+    /// Where radiographs come from.
+    pub source: &'a mut dyn Source,
+    /// What runs the network.
+    pub classifier: &'a mut dyn Classifier,
+    /// Where reports go.
+    pub sink: &'a mut (dyn Sink + Send),
+    /// What makes evidence a report.
+    pub assessor: &'a Assessor,
+    /// What is counted along the way.
+    pub status: &'a Status,
+}
+
+/// Runs until `running` says no. It is asked every turn, at least every quarter of a second while no image comes, and
+/// only after the turn's work is done: who counts its calls counts progress.
+pub fn run(line: Line<'_>, outbox: Outbox, running: &mut dyn FnMut() -> bool) -> Result<(), PipelineError> {
+    let outbox = Mutex::new(outbox);
+    thread::scope(|scope| {
+        let (queued, news) = channel();
+        let Line { source, classifier, sink, assessor, status } = line;
+        let mut way = Way { source, classifier, assessor, status, outbox: &outbox };
+        let shared = &outbox;
+        let drain = scope.spawn(move || drain::drain(sink, shared, status, &news));
+        let mut judged = Ok(());
+        while judged.is_ok() && !drain.is_finished() && running() {
+            judged = way.turn().map(|new| {
+                if new {
+                    // Fails only when the drain has ended, which the loop's condition sees.
+                    let _ = queued.send(());
+                }
+            });
+        }
+        // Hanging up tells the drain to come to an end.
+        drop(queued);
+        let drained = drain.join().map_err(|_| PipelineError::Drain)?;
+        judged?;
+        Ok(drained?)
+    })
+}
+
+/// A poisoned lock is used on: the outbox's own transactions keep it whole.
+fn lock(outbox: &Mutex<Outbox>) -> MutexGuard<'_, Outbox> {
+    outbox.lock().unwrap_or_else(PoisonError::into_inner)
+}

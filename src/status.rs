@@ -20,6 +20,10 @@ pub struct Counts {
     pub repeated: u64,
     /// Reports that the broker acknowledged.
     pub published: u64,
+    /// Reports that were never sent and were dropped because a bound of the outbox had to hold.
+    pub dropped: u64,
+    /// Reports that can never be sent: too large for a packet, or damaged on the disk.
+    pub undeliverable: u64,
 }
 
 /// A handle on the counts; clones share them.
@@ -54,6 +58,16 @@ impl Status {
     /// The broker acknowledged so many reports.
     pub fn published(&self, reports: u64) {
         self.lock().published += reports;
+    }
+
+    /// So many unsent reports were dropped because a bound of the outbox had to hold.
+    pub fn dropped(&self, reports: u64) {
+        self.lock().dropped += reports;
+    }
+
+    /// So many reports can never be sent.
+    pub fn undeliverable(&self, reports: u64) {
+        self.lock().undeliverable += reports;
     }
 
     /// The counts at this moment.

@@ -3,6 +3,7 @@
 use crate::assess;
 use crate::bundle;
 use crate::classifier::native;
+use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level};
@@ -36,6 +37,8 @@ pub struct Config {
     pub bundles: bundle::Config,
     /// The doors into the box.
     pub source: SourceConfig,
+    /// How many reports are kept, and for how long.
+    pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
     /// What reports carry.
@@ -56,6 +59,7 @@ impl Default for Config {
             state_dir: "/var/lib/roentgen".into(),
             bundles: bundle::Config::default(),
             source: SourceConfig::default(),
+            outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
             limits: Limits::default(),
@@ -177,6 +181,7 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
+        self.outbox.validate()?;
         self.source.folder.validate()?;
         self.limits.validate()?;
         self.bundles.validate()?;
@@ -282,6 +287,9 @@ mod tests {
             ("[mqtt]\ntopic_prefix = \"a/#\"", "mqtt.topic_prefix"),
             ("[mqtt]\nmax_packet_bytes = 10", "mqtt.max_packet_bytes"),
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
+            ("[outbox]\nmax_age_days = 0", "outbox.max_age_days"),
+            ("[outbox]\nmax_reports = 1", "outbox.max_reports"),
+            ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
             ("[engine]\nthreads = 1000", "engine.threads"),

@@ -39,8 +39,20 @@ impl Way<'_> {
                 return Ok(false);
             }
         };
+        let known = lock(outbox).known(&assessor.report_id(&radiograph.origin))?;
+        if let Some(known) = known {
+            source.settle(&item, Outcome::Reported)?;
+            status.repeated();
+            log::info!("the same image again: it stands as report {}, it is not judged again", known.sequence());
+            return Ok(false);
+        }
         let report = judge(radiograph, *received_at, *decode, *classifier, assessor)?;
-        let enqueued = lock(outbox).enqueue(&report)?;
+        let (enqueued, losses) = {
+            let mut outbox = lock(outbox);
+            (outbox.enqueue(&report), outbox.take_losses())
+        };
+        status.dropped(losses.dropped);
+        let enqueued = enqueued?;
         match enqueued {
             Enqueued::Queued(sequence) => {
                 status.judged(&report);

@@ -11,7 +11,7 @@ use roentgen::bundle::{self, sha256_hex};
 use roentgen::classifier::Classifier;
 use roentgen::classifier::native;
 use roentgen::config::Backend;
-use roentgen::outbox::Outbox;
+use roentgen::outbox::{self, Outbox};
 use roentgen::pipeline::{self, Line};
 use roentgen::plain_file;
 use roentgen::pseudonym::Key;
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let reports = Subscriber::start(port, &format!("{}/{DEVICE}/report", mqtt.topic_prefix))?;
     let drop_folder = folder::Config { incoming: root.path().join("incoming"), ..folder::Config::default() };
     let key = Key::load_or_create(&root.path().join("pseudonym.key"))?;
-    let outbox = Outbox::open(&root.path().join("outbox.sqlite3"))?;
+    let outbox = Outbox::open(&root.path().join("outbox.sqlite3"), &outbox::Config::default())?;
     let mut source = Folder::open(&drop_folder, Limits::default(), key)?;
     let mut sink = MqttSink::start(&mqtt, DEVICE, &Online::default())?;
     let manifest = bundle.manifest();

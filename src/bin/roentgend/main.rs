@@ -19,6 +19,7 @@ mod heatmap;
 mod logging;
 mod memory;
 mod model;
+mod reports;
 mod run;
 mod signals;
 mod systemd;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand};
 use roentgen::bundle::{BundleError, StoreError};
 use roentgen::classifier::LoadError;
 use roentgen::config::ConfigError;
+use roentgen::outbox::OutboxError;
 use roentgen::pseudonym::KeyError;
 use roentgen::sink::mqtt::MqttError;
 use std::io;
@@ -60,6 +62,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Checks configuration, bundle, folders and broker, and says what to do.
     Doctor(doctor::Arguments),
+    /// Shows what was reported, and what still waits for the broker.
+    Reports(reports::Arguments),
     /// Checks, installs and lists model bundles, and goes back to the one before.
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Command::Classify(arguments) => classify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, started),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Reports(arguments) => reports::run(&arguments),
         Command::Bundle(command) => bundle::run(&command),
         Command::Config => config::run(),
     };
@@ -109,6 +114,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<MqttError>()
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
+            || matches!(cause.downcast_ref::<OutboxError>(), Some(OutboxError::Schema { .. }))
     });
     if is_configuration && !is_passing { BAD_CONFIGURATION } else { 1 }
 }

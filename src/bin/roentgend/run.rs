@@ -9,7 +9,7 @@ use roentgen::config::Config;
 use roentgen::outbox::Outbox;
 use roentgen::pipeline::{self, Line};
 use roentgen::pseudonym::Key;
-use roentgen::sink::mqtt::{MqttSink, Online};
+use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::folder::Folder;
 use roentgen::status::Status;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -36,13 +36,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     let key = Key::load_or_create(&config.key())?;
-    let outbox = Outbox::open(&config.outbox())?;
+    // After an unclean end it is read as a whole, from a card as slow as it may be.
+    systemd::extend_start();
+    let outbox = Outbox::open(&config.outbox(), &config.outbox)?;
     let waiting = outbox.unsent()?;
     if waiting > 0 {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
     let mut source = Folder::open(&config.source.folder, config.limits.clone(), key)?;
-    let online = Online { model: Some(assessor.model().clone()), bundle_fallback: fallback };
+    let outbox_set_aside = outbox.set_aside().map(|aside| OutboxSetAside {
+        file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        reason: aside.reason.clone(),
+        requeued: aside.requeued,
+        complete: aside.complete,
+    });
+    let online = Online { model: Some(assessor.model().clone()), bundle_fallback: fallback, outbox_set_aside };
     let mut sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
     log::info!("{} takes images from {}", config.device, config.source.folder.incoming.display());
     systemd::ready();

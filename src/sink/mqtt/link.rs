@@ -6,6 +6,7 @@
 //! token → packet identifier → acknowledgement, on one connection. All of it is forgotten when the connection ends.
 
 use super::MqttError;
+use super::side::SideState;
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) ended: bool,
     /// Why there is no connection.
     pub(super) last_error: Option<String>,
+    /// What is no report.
+    pub(super) side: SideState,
     last_token: u64,
     queued: VecDeque<u64>,
     in_flight: HashMap<u16, u64>,
@@ -59,7 +62,7 @@ impl State {
         self.hand_over(topic, retain, payload, token).then_some(token)
     }
 
-    fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
+    pub(super) fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
         let Some(client) = &self.client else { return false };
         // Inside the lock, so that tokens queue in the order of the client's channel.
         let handed = client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_ok();
@@ -78,9 +81,18 @@ impl State {
                 false
             }
             Event::Incoming(Packet::PubAck(ack)) => match self.in_flight.remove(&ack.pkid) {
+                Some(token) if self.side.acknowledge(token) => false,
                 Some(token) if token != NOBODY => self.acknowledged.insert(token),
                 _ => false,
             },
+            Event::Incoming(Packet::Publish(publish)) => {
+                self.side.receive(publish);
+                false
+            }
+            Event::Incoming(Packet::SubAck(ack)) => {
+                self.side.subscribed(&ack.return_codes);
+                false
+            }
             _ => false,
         }
     }
@@ -89,10 +101,12 @@ impl State {
         self.client = None;
         self.queued.clear();
         self.in_flight.clear();
+        self.side.forget_connection();
     }
 }
 
-/// The sink's end of the connection thread.
+/// The sink's end of the connection thread; clones are the same end.
+#[derive(Clone)]
 pub(super) struct Link {
     shared: Arc<(Mutex<State>, Condvar)>,
 }
@@ -147,6 +161,9 @@ impl Link {
                 break;
             }
             if let Err(error) = ended {
+                if is_too_large(&error) {
+                    state.side.give_up_commands();
+                }
                 let error = describe(&error);
                 // The same trouble again is no news: a box without its broker must not fill its journal.
                 let level =
@@ -179,6 +196,10 @@ impl Link {
             state.client = Some(client);
             state.last_error = None;
             state.hand_over(status_topic, true, online.as_bytes().to_vec(), NOBODY);
+            if let (Some(client), Some(filter)) = (&state.client, &state.side.filter) {
+                // Fails only with a full channel, and this one is new.
+                let _ = client.try_subscribe(filter, QoS::AtLeastOnce);
+            }
         }
         let (host, port) = options.broker_address();
         log::info!("connected to the broker {host}:{port}");
@@ -214,6 +235,13 @@ pub(super) fn probe(options: MqttOptions) -> Result<(), String> {
 
 fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Whether the connection ended because the broker sent more than one packet may have.
+fn is_too_large(error: &ConnectionError) -> bool {
+    use rumqttc::StateError::Deserialization;
+    use rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded;
+    matches!(error, ConnectionError::MqttState(Deserialization(PayloadSizeLimitExceeded(_))))
 }
 
 /// The client library's errors in words for people; its own print Rust's debug form.

@@ -39,6 +39,7 @@
 //!    tensor  report  pseudonym
 //! 0  plain_file    opening a named file without waiting for a pipe
 //!    workers       a pool of threads for tasks of microseconds
+//!    reload        the wish that the daemon read its configuration again
 //! ```
 //!
 //! # Invariants
@@ -63,6 +64,7 @@ pub mod preprocess;
 pub mod pseudonym;
 pub mod quant;
 pub mod radiograph;
+pub mod reload;
 pub mod report;
 pub mod sink;
 pub mod source;

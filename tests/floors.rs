@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The floor of every top-level module, as `src/lib.rs` lists them.
 const FLOORS: [(&str, u32); 20] = [
     ("plain_file", 0),
+    ("reload", 0),
     ("workers", 0),
     ("radiograph", 1),
     ("tensor", 1),

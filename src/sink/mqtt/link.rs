@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) last_error: Option<String>,
     /// What is no report.
     pub(super) side: SideState,
+    /// The status that is published, retained, at the start of every connection.
+    online: String,
     last_token: u64,
     queued: VecDeque<u64>,
     in_flight: HashMap<u16, u64>,
@@ -60,6 +62,12 @@ impl State {
         self.last_token += 1;
         let token = self.last_token;
         self.hand_over(topic, retain, payload, token).then_some(token)
+    }
+
+    /// Has this said on the status topic from now on.
+    pub(super) fn announce(&mut self, status_topic: &str, online: String) {
+        self.online = online;
+        self.hand_over(status_topic, true, self.online.clone().into_bytes(), NOBODY);
     }
 
     pub(super) fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
@@ -116,10 +124,11 @@ impl Link {
     pub(super) fn start(options: MqttOptions, status_topic: String, online: String) -> Result<Self, MqttError> {
         let runtime = runtime().map_err(MqttError::Start)?;
         let link = Self { shared: Arc::default() };
+        link.lock().online = online;
         let thread = Link { shared: Arc::clone(&link.shared) };
         std::thread::Builder::new()
             .name("mqtt".into())
-            .spawn(move || thread.run(&runtime, &options, &status_topic, &online))
+            .spawn(move || thread.run(&runtime, &options, &status_topic))
             .map_err(MqttError::Start)?;
         Ok(link)
     }
@@ -149,12 +158,12 @@ impl Link {
         }
     }
 
-    fn run(&self, runtime: &Runtime, options: &MqttOptions, status_topic: &str, online: &str) {
+    fn run(&self, runtime: &Runtime, options: &MqttOptions, status_topic: &str) {
         let mut pause = FIRST_PAUSE;
         let (host, port) = options.broker_address();
         while !self.lock().stopping {
             let started = Instant::now();
-            let ended = runtime.block_on(self.hold(options, status_topic, online));
+            let ended = runtime.block_on(self.hold(options, status_topic));
             let mut state = self.lock();
             state.forget_connection();
             if state.stopping {
@@ -184,7 +193,7 @@ impl Link {
     }
 
     /// One connection from its CONNECT to its end.
-    async fn hold(&self, options: &MqttOptions, status_topic: &str, online: &str) -> Result<(), ConnectionError> {
+    async fn hold(&self, options: &MqttOptions, status_topic: &str) -> Result<(), ConnectionError> {
         let (client, mut events) = AsyncClient::new(options.clone(), CHANNEL);
         events.poll().await?;
         {
@@ -195,7 +204,8 @@ impl Link {
             state.connection += 1;
             state.client = Some(client);
             state.last_error = None;
-            state.hand_over(status_topic, true, online.as_bytes().to_vec(), NOBODY);
+            let online = state.online.clone();
+            state.hand_over(status_topic, true, online.into_bytes(), NOBODY);
             if let (Some(client), Some(filter)) = (&state.client, &state.side.filter) {
                 // Fails only with a full channel, and this one is new.
                 let _ = client.try_subscribe(filter, QoS::AtLeastOnce);

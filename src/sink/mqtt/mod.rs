@@ -82,6 +82,7 @@ struct Pending {
 pub struct MqttSink {
     link: Link,
     side: Side,
+    device: String,
     report_topic: String,
     status_topic: String,
     offline: String,
@@ -91,6 +92,11 @@ pub struct MqttSink {
 }
 
 impl MqttSink {
+    /// Whether a sink can be made from this configuration. Connects to nothing.
+    pub fn check(config: &Config, device: &str) -> Result<(), MqttError> {
+        options(config, device).map(|_| ())
+    }
+
     /// Checks the configuration and starts to connect in the background. Returns at once: the broker may be away.
     pub fn start(config: &Config, device: &str, online: &Online) -> Result<Self, MqttError> {
         let options = options(config, device)?;
@@ -101,7 +107,14 @@ impl MqttSink {
         // Fixed header, topic and packet identifier take their share of a packet.
         let max_payload = config.max_packet_bytes - report_topic.len() - 16;
         let offline = status(device, "offline", &Offline { reason: "stopped" });
-        Ok(Self { link, side, report_topic, status_topic, offline, max_payload, patience: PATIENCE, pending: None })
+        let device = device.to_owned();
+        let (patience, pending) = (PATIENCE, None);
+        Ok(Self { link, side, device, report_topic, status_topic, offline, max_payload, patience, pending })
+    }
+
+    /// Says something else on the online status: now, where a connection stands, and at the start of every later one.
+    pub fn announce(&mut self, online: &Online) {
+        self.link.lock().announce(&self.status_topic, status(&self.device, "online", online));
     }
 
     /// Whether a connection stands at the moment.

@@ -16,6 +16,7 @@
 use super::{OutboxError, history, salvage, schema};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,20 @@ pub struct SetAside {
     pub requeued: u64,
     /// Whether all of it could be read: if not, reports may be lost.
     pub complete: bool,
+}
+
+impl fmt::Display for SetAside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, reason, kept, requeued, complete } = self;
+        let read =
+            if *complete { "all of it could be read" } else { "not all of it could be read: reports may be lost" };
+        write!(
+            f,
+            "the outbox was broken ({reason}) and was set aside as {}; {kept} reports of it are kept, {requeued} of them \
+             wait for the broker; {read}. Keep that file until somebody has looked at it, and check the disk",
+            path.display()
+        )
+    }
 }
 
 /// A path beside the database, its name with a suffix.
@@ -106,15 +121,9 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<SetAside>), Outbox
         sync_folder(path)?;
         prune(path);
         let salvage::Salvaged { kept, requeued, complete } = salvaged;
-        let what =
-            if complete { "all of it could be read" } else { "not all of it could be read: reports may be lost" };
-        log::error!(
-            "outbox {}: the broken file is {} now; {kept} reports of it are kept, {requeued} of them wait for the broker; \
-             {what}. Keep it until somebody has looked at it, and check the disk",
-            path.display(),
-            aside.display()
-        );
-        Some(SetAside { path: aside, reason, kept, requeued, complete })
+        let set_aside = SetAside { path: aside, reason, kept, requeued, complete };
+        log::error!("{set_aside}");
+        Some(set_aside)
     } else {
         None
     };

@@ -8,7 +8,7 @@ use super::lock;
 use crate::outbox::{Outbox, OutboxError};
 use crate::report::Message;
 use crate::sink::{Sink, SinkError};
-use crate::status::Status;
+use crate::status::{QueueDepth, Status};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The pause after nothing could be published; the sink has waited for its own patience before.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// How often the depth of the queue is told while reports pass: counting costs something.
+const TELL: Duration = Duration::from_secs(2);
+
 /// How often the outbox is tidied up while no report comes.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -33,7 +36,7 @@ pub(super) fn drain(
     status: &Status,
     news: &Receiver<()>,
 ) -> Result<(), OutboxError> {
-    let mut drain = Drain { sink, outbox, status, trouble: None, disk: None };
+    let mut drain = Drain { sink, outbox, status, trouble: None, disk: None, told: None };
     let mut stop_at = None;
     loop {
         let hung_up = loop {
@@ -77,13 +80,15 @@ struct Drain<'a> {
     trouble: Option<String>,
     /// What the disk had, as it was last said.
     disk: Option<String>,
+    /// When the depth of the queue was told.
+    told: Option<Instant>,
 }
 
 impl Drain<'_> {
     /// Takes the oldest reports, publishes them and marks what was acknowledged.
     fn step(&mut self) -> Result<Step, OutboxError> {
         let batch = lock(self.outbox).next_batch(BATCH);
-        self.count_losses();
+        self.tell();
         let Some(batch) = self.unless_passing(batch)? else { return Ok(Step::Stuck) };
         if batch.is_empty() {
             return Ok(Step::Empty);
@@ -102,7 +107,11 @@ impl Drain<'_> {
             (Err(SinkError::Undeliverable(problem)), Some(message)) => self.give_up(message, &problem),
             (Err(SinkError::Waiting(problem)), Some(message)) if acknowledged == 0 => {
                 if self.trouble.as_ref() != Some(&problem) {
-                    log::warn!("report {} waits: {problem}", message.sequence);
+                    let Message { sequence, report_id, .. } = message;
+                    log::warn!(
+                        ROENTGEN_REPORT_ID = report_id.as_str(), ROENTGEN_SEQUENCE = *sequence;
+                        "report {sequence} waits: {problem}"
+                    );
                     self.trouble = Some(problem);
                 }
                 Ok(Step::Stuck)
@@ -112,25 +121,39 @@ impl Drain<'_> {
     }
 
     fn give_up(&mut self, message: &Message, problem: &str) -> Result<Step, OutboxError> {
+        let Message { sequence, report_id, .. } = message;
         log::error!(
-            "report {} can never be delivered and is struck off the queue; `roentgend reports` still shows it: {problem}",
-            message.sequence
+            ROENTGEN_REPORT_ID = report_id.as_str(), ROENTGEN_SEQUENCE = *sequence;
+            "report {sequence} can never be delivered and is struck off the queue; `roentgend reports` still shows it: {problem}"
         );
         let struck = lock(self.outbox).give_up(message.sequence, problem);
-        self.count_losses();
+        self.tell();
         Ok(if self.unless_passing(struck)?.is_some() { Step::On } else { Step::Stuck })
     }
 
     fn tidy(&mut self) -> Result<(), OutboxError> {
         let tidied = lock(self.outbox).tidy();
-        self.count_losses();
+        self.tell();
         self.unless_passing(tidied).map(drop)
     }
 
-    fn count_losses(&self) {
-        let losses = lock(self.outbox).take_losses();
+    /// Tells what was given up, and now and then how much waits.
+    fn tell(&mut self) {
+        let mut outbox = lock(self.outbox);
+        let losses = outbox.take_losses();
+        let depth = if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            self.told = Some(Instant::now());
+            // Where the disk does not say it now, it stays as it was told last.
+            outbox.unsent().ok().map(|unsent| QueueDepth { unsent, bytes: Some(outbox.bytes()), oldest_unsent: None })
+        } else {
+            None
+        };
+        drop(outbox);
         self.status.dropped(losses.dropped);
         self.status.undeliverable(losses.undeliverable);
+        if let Some(depth) = depth {
+            self.status.queue(depth);
+        }
     }
 
     /// `None` for a trouble of the disk that may pass.

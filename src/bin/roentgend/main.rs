@@ -23,6 +23,7 @@ mod reports;
 mod run;
 mod signals;
 mod systemd;
+mod tag;
 
 use clap::{Parser, Subcommand};
 use roentgen::bundle::{BundleError, StoreError};
@@ -67,6 +68,8 @@ enum Command {
     /// Checks, installs and lists model bundles, and goes back to the one before.
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// Prints the tags by which the log calls files, whose names may be patients'.
+    Tag(tag::Arguments),
     /// Prints the documented default configuration.
     Config,
 }
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Reports(arguments) => reports::run(&arguments),
         Command::Bundle(command) => bundle::run(&command),
+        Command::Tag(arguments) => tag::run(&arguments),
         Command::Config => config::run(),
     };
     done.unwrap_or_else(|error| {

@@ -2,6 +2,7 @@
 
 use crate::radiograph::RefusalCode;
 use crate::report::{Decision, Label, ReasonCode, Report};
+use crate::source::Intake;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,8 @@ pub struct Counts {
     pub repeated: u64,
     /// Reports that the broker acknowledged.
     pub published: u64,
+    /// Why no image is taken at present; `None`: they are.
+    pub closed: Option<String>,
 }
 
 /// A handle on the counts; clones share them.
@@ -54,6 +57,14 @@ impl Status {
     /// The broker acknowledged so many reports.
     pub fn published(&self, reports: u64) {
         self.lock().published += reports;
+    }
+
+    /// Whether images are taken at present.
+    pub fn intake(&self, intake: Intake) {
+        self.lock().closed = match intake {
+            Intake::Open => None,
+            Intake::Closed { reason } => Some(reason),
+        };
     }
 
     /// The counts at this moment.

@@ -8,7 +8,7 @@ use crate::outbox::{Enqueued, Outbox};
 use crate::preprocess::preprocess;
 use crate::radiograph::Radiograph;
 use crate::report::{Decision, Report, Timing};
-use crate::source::{Item, Outcome, Source};
+use crate::source::{Content, Item, Outcome, Source};
 use crate::status::Status;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,17 +29,19 @@ impl Way<'_> {
     /// One turn: at most one image. True when a report was queued.
     pub(super) fn turn(&mut self) -> Result<bool, PipelineError> {
         let Self { source, classifier, assessor, status, outbox } = self;
-        let Some(item) = source.next(TURN)? else { return Ok(false) };
-        let Item { radiograph, received_at, decode, .. } = &item;
-        let radiograph = match radiograph {
-            Ok(radiograph) => radiograph,
-            Err(refusal) => {
+        let next = source.next(TURN)?;
+        status.intake(source.intake());
+        let Some(item) = next else { return Ok(false) };
+        let Item { content, received_at, decode, .. } = &item;
+        let report = match content {
+            Content::Refused(refusal) => {
                 source.settle(&item, Outcome::Rejected(refusal.clone()))?;
                 status.rejected(refusal.code);
                 return Ok(false);
             }
+            Content::Radiograph(radiograph) => judge(radiograph, *received_at, *decode, *classifier, assessor)?,
+            Content::Judged(report) => Report::clone(report),
         };
-        let report = judge(radiograph, *received_at, *decode, *classifier, assessor)?;
         let enqueued = lock(outbox).enqueue(&report)?;
         match enqueued {
             Enqueued::Queued(sequence) => {

@@ -12,6 +12,7 @@ mod bench;
 mod bundle;
 mod classify;
 mod config;
+mod decode;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
@@ -65,6 +66,12 @@ enum Command {
     Bundle(bundle::Command),
     /// Prints the documented default configuration.
     Config,
+    /// Decodes for the daemon, which starts it.
+    #[command(hide = true)]
+    DecodeWorker,
+    /// Judges a suspect image for the daemon, which starts it.
+    #[command(hide = true)]
+    Trial(decode::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +96,8 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Bundle(command) => bundle::run(&command),
         Command::Config => config::run(),
+        Command::DecodeWorker => decode::work(),
+        Command::Trial(arguments) => decode::try_out(&arguments),
     };
     done.unwrap_or_else(|error| {
         logging::failure(&error);

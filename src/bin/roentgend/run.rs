@@ -10,10 +10,13 @@ use roentgen::outbox::Outbox;
 use roentgen::pipeline::{self, Line};
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online};
+use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::Folder;
+use roentgen::source::process::Program;
 use roentgen::status::Status;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 
 /// Arguments of `run`.
@@ -41,7 +44,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if waiting > 0 {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
-    let mut source = Folder::open(&config.source.folder, config.limits.clone(), key)?;
+    let decoder = Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key);
+    let trial = Program::this([OsStr::new("trial"), OsStr::new("--config"), absolute(&arguments.config)?.as_os_str()]);
+    let mut source = Folder::open(&config.source.folder, decoder)?
+        .with_reserve(&config.reserve, &config.state_dir)
+        .with_trials(trial, &config.state_dir);
     let online = Online { model: Some(assessor.model().clone()), bundle_fallback: fallback };
     let mut sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
     log::info!("{} takes images from {}", config.device, config.source.folder.incoming.display());

@@ -5,9 +5,9 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -69,7 +69,9 @@ pub(super) fn limit(child: &Child, memory: u64, file: u64) -> io::Result<()> {
 pub fn subordinate() -> io::Result<()> {
     for (option, value) in [(libc::PR_SET_PDEATHSIG, libc::SIGKILL), (libc::PR_SET_NO_NEW_PRIVS, 1)] {
         // SAFETY: both options take numbers, the rest of them 0; no memory is touched.
-        let done = unsafe { libc::prctl(option, value as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) };
+        let done = unsafe {
+            libc::prctl(option, value as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong)
+        };
         if done != 0 {
             return Err(io::Error::last_os_error());
         }

@@ -20,7 +20,9 @@ pub(super) fn fate(error: &io::Error) -> Fate {
     match code {
         libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN => Fate::Box,
         libc::ENOSPC | libc::EDQUOT | libc::EROFS => Fate::Box,
-        libc::EIO | libc::ESTALE | libc::ETIMEDOUT | libc::ENOTCONN | libc::ECONNRESET | libc::ECONNABORTED => Fate::Passing,
+        libc::EIO | libc::ESTALE | libc::ETIMEDOUT | libc::ENOTCONN | libc::ECONNRESET | libc::ECONNABORTED => {
+            Fate::Passing
+        }
         libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENETDOWN | libc::ENETUNREACH | libc::ENOLINK => Fate::Passing,
         libc::ENODEV | libc::ENXIO | libc::EREMOTEIO | libc::EBUSY | libc::EINTR | libc::EPIPE => Fate::Passing,
         _ => Fate::Lasting,

@@ -93,7 +93,9 @@ impl Process {
                 Err(_) => Heard::Broken("it answers nonsense".into()),
             },
             Ok(None) => Heard::Broken("it is gone".into()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) =>
+            {
                 Heard::Nothing
             }
             Err(error) => Heard::Broken(format!("it cannot be heard: {error}")),

@@ -161,7 +161,9 @@ impl Decoder {
                 }
             };
             let broken = match heard {
-                Heard::Answer(Answer::Unread(code)) => return Some(Err(Failure::Unread(io::Error::from_raw_os_error(code)))),
+                Heard::Answer(Answer::Unread(code)) => {
+                    return Some(Err(Failure::Unread(io::Error::from_raw_os_error(code))));
+                }
                 Heard::Answer(Answer::Radiograph(header)) => match wire::get(header, &pixels, limits) {
                     Some(radiograph) => return Some(Ok(radiograph)),
                     None => "it answers with an image that cannot be".to_owned(),

@@ -4,8 +4,8 @@
 use crate::radiograph::{Limits, Origin, Pixels, Radiograph, Refusal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -122,7 +122,8 @@ pub(super) fn put(radiograph: Radiograph, memory: &File) -> io::Result<Header> {
 /// say such a thing.
 pub(super) fn get(header: Header, memory: &File, limits: &Limits) -> Option<Radiograph> {
     let Header { width, height, depth, origin, applied } = header;
-    let pixels = u64::from(width).checked_mul(height.into()).filter(|&pixels| pixels > 0 && pixels <= limits.max_pixels)?;
+    let pixels =
+        u64::from(width).checked_mul(height.into()).filter(|&pixels| pixels > 0 && pixels <= limits.max_pixels)?;
     let bytes = pixels.checked_mul(depth.into())?;
     if !is_sound(&origin) || applied.len() > 64 || !applied.iter().all(|step| is_text(step, 500)) {
         return None;
@@ -161,7 +162,8 @@ pub(super) fn refusal(refused: Refused) -> Option<Refusal> {
 /// Whether an origin has the form that every origin has: it goes into reports as it is.
 fn is_sound(origin: &Origin) -> bool {
     let is_hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_code = |text: &str| text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_ ".contains(&byte));
+    let is_code =
+        |text: &str| text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_ ".contains(&byte));
     let pseudonyms = [&origin.study, &origin.series, &origin.instance];
     is_hex(&origin.content_sha256, 64)
         && pseudonyms.into_iter().flatten().all(|text| is_hex(text, 32))

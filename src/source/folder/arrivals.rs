@@ -6,6 +6,7 @@ use crate::pseudonym::Key;
 use crate::source::SourceError;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -13,7 +14,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant, SystemTime};
 
 /// After how long it is asked again for file events, where there were none.
@@ -116,7 +116,8 @@ impl Arrivals {
     /// Looks whether the drop folder is there, and still the one that is watched: it may have been removed and made
     /// again, or be a disk that was away.
     pub(super) fn look(&mut self) -> Result<(), SourceError> {
-        let found = fs::metadata(&self.configured).map_err(failed("the drop folder is gone", self.configured.display()))?;
+        let found =
+            fs::metadata(&self.configured).map_err(failed("the drop folder is gone", self.configured.display()))?;
         let found = (found.dev(), found.ino());
         let is_another = self.watched != Some(found) || self.is_lost;
         if is_another || self.watcher.is_none() && self.since.elapsed() >= WATCH_AGAIN {
@@ -229,7 +230,8 @@ impl Arrivals {
         }
         // A rename inside the folder names both paths in one event; the new name comes last.
         let Some(path) = event.paths.last() else { return };
-        if *path == self.incoming && matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))) {
+        if *path == self.incoming && matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)))
+        {
             self.is_lost = true;
             return;
         }

@@ -55,7 +55,8 @@ impl Hand {
     fn open_in(state_dir: &Path, boot: String) -> io::Result<Self> {
         let path = state_dir.join("suspects.json");
         let mut options = OpenOptions::new();
-        let note = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(state_dir.join("at-hand"))?;
+        let note =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(state_dir.join("at-hand"))?;
         let mut record = vec![0; RECORD];
         let length = note.read_at(&mut record, 0)?;
         let left: Option<Note> = serde_json::from_slice(&record[..length]).ok();
@@ -117,7 +118,10 @@ impl Hand {
         let written = self.note.write_all_at(&record, 0);
         // A disk that is full, most of all; the record's own block is there since the first time.
         if written.is_err() && !self.is_full {
-            log::warn!("cannot note which image is at hand: {}", written.as_ref().err().map_or_else(String::new, io::Error::to_string));
+            log::warn!(
+                "cannot note which image is at hand: {}",
+                written.as_ref().err().map_or_else(String::new, io::Error::to_string)
+            );
         }
         self.is_full = written.is_err();
     }

@@ -214,9 +214,8 @@ impl Folder {
             _ => deadline,
         };
         let Self { arrivals, taken, delayed, .. } = self;
-        let now = Instant::now();
         let is_held = |path: &Path| {
-            taken.contains_key(path) || delayed.get(path).is_some_and(|delay| delay.until > now)
+            taken.contains_key(path) || delayed.get(path).is_some_and(|delay| delay.until > Instant::now())
         };
         let next = arrivals.next(until, is_held).map_err(|error| error.to_string())?;
         if self.opens == Opens::Freely || self.arrivals.is_empty() {
@@ -240,7 +239,8 @@ impl Folder {
     fn folders_are_there(&self) -> Result<(), Blocked> {
         for folder in [&self.done, &self.rejected] {
             if !folder.is_dir() {
-                fs::create_dir(folder).map_err(|error| format!("cannot make the folder {} again: {error}", folder.display()))?;
+                fs::create_dir(folder)
+                    .map_err(|error| format!("cannot make the folder {} again: {error}", folder.display()))?;
                 log::warn!("{} was gone; it is there again", folder.display());
             }
         }

@@ -7,9 +7,9 @@ use crate::report::Report;
 use crate::source::process::{self, Program};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -87,7 +87,14 @@ struct Running {
 
 impl Trials {
     pub(super) fn new(program: Program, decode: Duration) -> Self {
-        Self { program, patience: PATIENCE + decode, waiting: VecDeque::new(), running: None, not_before: None, trouble: None }
+        Self {
+            program,
+            patience: PATIENCE + decode,
+            waiting: VecDeque::new(),
+            running: None,
+            not_before: None,
+            trouble: None,
+        }
     }
 
     /// A suspect waits for its trial from now on.

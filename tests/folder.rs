@@ -262,7 +262,7 @@ fn a_folder_that_cannot_be_made_is_an_error_with_its_path() {
 
 /// Closed, and why.
 fn reason(folder: &Folder) -> String {
-    match folder.intake() {
+    match folder.condition().intake {
         Intake::Closed { reason } => reason,
         Intake::Open => panic!("images are taken"),
     }
@@ -285,7 +285,7 @@ fn a_drop_folder_that_is_removed_and_made_again_is_waited_for_and_watched_again(
     fs::write(place.incoming.join("a.png"), png(12)).unwrap();
     let item = next(&mut folder);
     assert_eq!(name(&item), "a.png");
-    assert_eq!(folder.intake(), Intake::Open);
+    assert_eq!(folder.condition().intake, Intake::Open);
     folder.settle(&item, Outcome::Reported).unwrap();
     assert_eq!(place.names("done"), ["a.png"]);
     // Events come again: with polling alone this would take the settle time.
@@ -295,7 +295,7 @@ fn a_drop_folder_that_is_removed_and_made_again_is_waited_for_and_watched_again(
     fs::rename(&place.incoming, place.incoming.with_file_name("away")).unwrap();
     assert!(folder.next(QUIET).unwrap().is_none());
     fs::create_dir(&place.incoming).unwrap();
-    assert!(folder.next(QUIET).unwrap().is_none() && folder.intake() == Intake::Open);
+    assert!(folder.next(QUIET).unwrap().is_none() && folder.condition().intake == Intake::Open);
     fs::write(place.incoming.join("b.png"), png(13)).unwrap();
     assert_eq!(name(&next(&mut folder)), "b.png");
 }
@@ -310,7 +310,7 @@ fn a_folder_for_settled_files_that_vanishes_is_made_again() {
         fs::remove_dir_all(place.incoming.with_file_name(to)).unwrap();
         folder.settle(&item, outcome).unwrap();
         assert!(place.names(to).contains(&file.to_owned()), "{to}");
-        assert_eq!(folder.intake(), Intake::Open);
+        assert_eq!(folder.condition().intake, Intake::Open);
     }
     assert!(place.names("incoming").is_empty());
 }
@@ -338,7 +338,7 @@ fn what_cannot_be_moved_now_is_moved_as_soon_as_it_can_and_nothing_is_taken_mean
     fs::remove_file(&done).unwrap();
     let second = next(&mut folder);
     assert_eq!((name(&second), place.names("done")), ("b.png", vec!["a.png".to_owned()]));
-    assert_eq!(folder.intake(), Intake::Open);
+    assert_eq!(folder.condition().intake, Intake::Open);
 }
 
 #[test]

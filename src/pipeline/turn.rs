@@ -8,7 +8,7 @@ use crate::outbox::{Enqueued, Outbox};
 use crate::preprocess::preprocess;
 use crate::radiograph::Radiograph;
 use crate::report::{Decision, Report, Timing};
-use crate::source::{Content, Item, Outcome, Source};
+use crate::source::{Condition, Content, Item, Outcome, Source};
 use crate::status::Status;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,14 +23,22 @@ pub(super) struct Way<'a> {
     pub(super) assessor: &'a Assessor,
     pub(super) status: &'a Status,
     pub(super) outbox: &'a Mutex<Outbox>,
+    /// How often the source's decoder had been replaced when the status was told.
+    pub(super) restarts: u64,
 }
 
 impl Way<'_> {
     /// One turn: at most one image. True when a report was queued.
     pub(super) fn turn(&mut self) -> Result<bool, PipelineError> {
-        let Self { source, classifier, assessor, status, outbox } = self;
+        let Self { source, classifier, assessor, status, outbox, restarts } = self;
         let next = source.next(TURN)?;
-        status.intake(source.intake());
+        let Condition { intake, waiting, decoder_restarts } = source.condition();
+        status.intake(intake);
+        status.incoming(Some(waiting));
+        for _ in *restarts..decoder_restarts {
+            status.decoder_restarted();
+        }
+        *restarts = decoder_restarts;
         let Some(item) = next else { return Ok(false) };
         let Item { content, received_at, decode, .. } = &item;
         let report = match content {

@@ -69,6 +69,17 @@ pub enum Intake {
     },
 }
 
+/// How it stands with a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it takes images.
+    pub intake: Intake,
+    /// How many are known to wait.
+    pub waiting: u64,
+    /// How often the process that decodes was replaced because of what it did.
+    pub decoder_restarts: u64,
+}
+
 /// A source stopped working altogether (not: one image was bad).
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {place}: {error}")]
@@ -90,8 +101,6 @@ pub trait Source {
     /// Settles an item: a reported one goes to `done/`, a rejected one to `rejected/` with its reason.
     fn settle(&mut self, item: &Item, outcome: Outcome) -> Result<(), SourceError>;
 
-    /// Whether it takes images at present.
-    fn intake(&self) -> Intake {
-        Intake::Open
-    }
+    /// How it stands with it.
+    fn condition(&self) -> Condition;
 }

@@ -161,9 +161,9 @@ impl Arrivals {
         Ok(())
     }
 
-    /// Whether no file is known to be there that is to be taken.
-    pub(super) fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.waiting.is_empty()
+    /// How many files are known to be there that are to be taken.
+    pub(super) fn waiting(&self) -> u64 {
+        (self.ready.len() + self.waiting.len()) as u64
     }
 
     /// The next complete file that is not `taken`; `None` at the deadline. Looks at least once, whatever the deadline.

@@ -11,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Bytes of the record: always all of them, so that nothing of an earlier one stays behind.
 const RECORD: usize = 512;
@@ -21,10 +22,20 @@ const MAX_SUSPECTS: usize = 100;
 /// Changes with every boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// Tells this process from others, also where all of them have one number, as in a container: a reload opens the notes
+/// while the one who wrote them lives.
+static RUN: LazyLock<u64> = LazyLock::new(|| {
+    let mut bytes = [0; 8];
+    // Without randomness every run is the same one, and nothing is a suspect.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+});
+
 /// The record of the file at hand.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Note {
     boot: String,
+    run: u64,
     file: Identity,
 }
 
@@ -39,6 +50,7 @@ struct Suspect {
 /// The file at hand, and the suspects of earlier runs.
 pub(super) struct Hand {
     boot: String,
+    run: u64,
     note: File,
     suspects: Vec<Suspect>,
     path: PathBuf,
@@ -49,10 +61,10 @@ impl Hand {
     /// Reads what the last run has left. A file that was at hand when its process died, and not the power, is a suspect.
     pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
         let boot = fs::read_to_string(BOOT_ID)?.trim().to_owned();
-        Self::open_in(state_dir, boot)
+        Self::open_in(state_dir, boot, *RUN)
     }
 
-    fn open_in(state_dir: &Path, boot: String) -> io::Result<Self> {
+    fn open_in(state_dir: &Path, boot: String, run: u64) -> io::Result<Self> {
         let path = state_dir.join("suspects.json");
         let mut options = OpenOptions::new();
         let note =
@@ -62,9 +74,10 @@ impl Hand {
         let left: Option<Note> = serde_json::from_slice(&record[..length]).ok();
         // Unsound or not there: no suspects.
         let suspects = fs::read(&path).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
-        let mut hand = Self { boot, note, suspects, path, is_full: false };
+        let mut hand = Self { boot, run, note, suspects, path, is_full: false };
         if let Some(note) = left
             && note.boot == hand.boot
+            && note.run != hand.run
             && !hand.is_suspect(&note.file)
         {
             log::warn!(
@@ -80,7 +93,7 @@ impl Hand {
 
     /// Notes what is at hand now.
     pub(super) fn take(&mut self, file: Identity) {
-        let note = Note { boot: self.boot.clone(), file };
+        let note = Note { boot: self.boot.clone(), run: self.run, file };
         self.write(&serde_json::to_vec(&note).unwrap_or_default());
     }
 
@@ -153,6 +166,7 @@ impl Drop for Hand {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     fn identity(folder: &Path, name: &str) -> Identity {
         let path = folder.join(name);
@@ -165,11 +179,17 @@ mod tests {
         std::mem::forget(hand);
     }
 
+    /// One run after the other.
+    fn open(folder: &Path, boot: &str) -> Hand {
+        static RUNS: AtomicU64 = AtomicU64::new(1);
+        Hand::open_in(folder, boot.into(), RUNS.fetch_add(1, Ordering::Relaxed)).unwrap()
+    }
+
     #[test]
     fn what_was_at_hand_at_a_death_is_a_suspect_until_it_is_acquitted() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (identity(folder.path(), "a"), identity(folder.path(), "b"));
-        let open = || Hand::open_in(folder.path(), "boot 1".into()).unwrap();
+        let open = || open(folder.path(), "boot 1");
         let mut hand = open();
         hand.take(a);
         die(hand);
@@ -188,17 +208,20 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_goodbye_nor_a_power_cut_makes_a_suspect() {
+    fn a_goodbye_a_power_cut_and_a_reload_make_no_suspect() {
         let folder = tempfile::tempdir().unwrap();
         let a = identity(folder.path(), "a");
-        let mut hand = Hand::open_in(folder.path(), "boot 1".into()).unwrap();
+        let mut hand = open(folder.path(), "boot 1");
         hand.take(a);
         drop(hand);
-        let mut hand = Hand::open_in(folder.path(), "boot 1".into()).unwrap();
+        let mut hand = open(folder.path(), "boot 1");
         assert!(!hand.is_suspect(&a));
         hand.take(a);
+        let same_run = Hand::open_in(folder.path(), "boot 1".into(), hand.run).unwrap();
+        assert!(!same_run.is_suspect(&a));
+        hand.take(a);
         die(hand);
-        assert!(!Hand::open_in(folder.path(), "boot 2".into()).unwrap().is_suspect(&a));
+        assert!(!open(folder.path(), "boot 2").is_suspect(&a));
     }
 
     #[test]
@@ -208,7 +231,7 @@ mod tests {
             fs::write(folder.path().join("at-hand"), text).unwrap();
             fs::write(folder.path().join("suspects.json"), text).unwrap();
             let a = identity(folder.path(), "a");
-            assert!(!Hand::open_in(folder.path(), "boot 1".into()).unwrap().is_suspect(&a), "{text}");
+            assert!(!open(folder.path(), "boot 1").is_suspect(&a), "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@
 
 //!
 //! What goes wrong once it is open stops nothing: a full disk, a folder that is gone, a share that does not answer. Then no
-//! image is taken, which [`Source::intake`] says with the reason, and what was dropped stays where it is; it goes on by
+//! image is taken, which [`Source::condition`] says with the reason, and what was dropped stays where it is; it goes on by
 //! itself. What goes wrong with one file is that file's: it is tried again, refused, or left where it is.
 
 mod arrivals;
@@ -25,7 +25,7 @@ pub use arrivals::{arrived, may_be_taken};
 use super::decoder::Decoder;
 use super::process::Program;
 use super::reserve::{self, Reserve};
-use super::{Intake, Item, Outcome, Source, SourceError};
+use super::{Condition, Intake, Item, Outcome, Source, SourceError};
 use arrivals::{Arrivals, Identity};
 use hand::Hand;
 use serde::{Deserialize, Serialize};
@@ -184,11 +184,6 @@ impl Folder {
         self
     }
 
-    /// How often the process that decodes had to be replaced because of what it did.
-    pub fn decoder_restarts(&self) -> u64 {
-        self.decoder.restarts()
-    }
-
     /// What a file is called where its name must not stand.
     fn tag(&self, path: &Path) -> String {
         self.decoder.key().tag(path)
@@ -218,7 +213,7 @@ impl Folder {
             taken.contains_key(path) || delayed.get(path).is_some_and(|delay| delay.until > Instant::now())
         };
         let next = arrivals.next(until, is_held).map_err(|error| error.to_string())?;
-        if self.opens == Opens::Freely || self.arrivals.is_empty() {
+        if self.opens == Opens::Freely || self.arrivals.waiting() == 0 {
             self.open_intake();
         }
         match next {
@@ -289,8 +284,12 @@ impl Source for Folder {
         Ok(())
     }
 
-    fn intake(&self) -> Intake {
-        self.intake.clone()
+    fn condition(&self) -> Condition {
+        Condition {
+            intake: self.intake.clone(),
+            waiting: self.arrivals.waiting(),
+            decoder_restarts: self.decoder.restarts(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::folder;
+use crate::source::{folder, reserve};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -49,6 +49,8 @@ pub struct Config {
     pub report: assess::Config,
     /// Bounds on what one file may ask of the box.
     pub limits: Limits,
+    /// Room that stays free on the disks.
+    pub reserve: reserve::Config,
     /// How the box says how it is.
     pub telemetry: Telemetry,
     /// What may be asked of it over MQTT.
@@ -73,6 +75,7 @@ impl Default for Config {
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
             limits: Limits::default(),
+            reserve: reserve::Config::default(),
             telemetry: Telemetry::default(),
             commands: command::Config::default(),
             updates: Updates::default(),
@@ -318,6 +321,8 @@ mod tests {
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),
             ("[limits]\nmax_elements = 0", "limits.max_elements"),
             ("[limits]\nmax_nesting = 0", "limits.max_nesting"),
+            ("[limits]\ndecode_seconds = 0", "limits.decode_seconds"),
+            ("[limits]\ndecode_memory_bytes = 1000", "limits.decode_memory_bytes"),
         ] {
             assert!(error(text).contains(key), "{text}");
         }

@@ -12,6 +12,7 @@ mod bench;
 mod bundle;
 mod classify;
 mod config;
+mod decode;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
@@ -72,6 +73,12 @@ enum Command {
     Tag(tag::Arguments),
     /// Prints the documented default configuration.
     Config,
+    /// Decodes for the daemon, which starts it.
+    #[command(hide = true)]
+    DecodeWorker,
+    /// Judges a suspect image for the daemon, which starts it.
+    #[command(hide = true)]
+    Trial(decode::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +105,8 @@ fn main() -> ExitCode {
         Command::Bundle(command) => bundle::run(&command),
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Config => config::run(),
+        Command::DecodeWorker => decode::work(),
+        Command::Trial(arguments) => decode::try_out(&arguments),
     };
     done.unwrap_or_else(|error| {
         logging::failure(&error);

@@ -47,20 +47,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if waiting > 0 {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
-    let mut parts = Parts::assemble(config, set_aside.as_ref())?;
+    let mut parts = Parts::assemble(config, &arguments.config, set_aside.as_ref())?;
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
     let ended = loop {
-        let Parts { config, model, assessor, source, sink, broker_files } = &mut parts;
+        let Parts { config, model, assessor, source, sink, broker_files, .. } = &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
-        let running = Running { config, bundle, is_fallback: fallback.is_some(), broker_files };
+        let running =
+            Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
         let line = Line { source, classifier, sink, assessor, status: &status };
         let mut change = None;
         let ended = pipeline::run(line, outbox, &mut || {
             watchdog.turn();
             if !stop.is_asked() {
-                change = reload::on_wish(&reload, &arguments.config, &running, &mut || watchdog.turn());
+                change = reload::on_wish(&reload, &running, &mut || watchdog.turn());
             }
             change.is_none() && !stop.is_asked()
         });

@@ -10,7 +10,11 @@ use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
+use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::Folder;
+use roentgen::source::process::Program;
+use std::ffi::OsStr;
+use std::path::{Path, absolute};
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -27,10 +31,10 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Makes them all, in the order in which their failure is cheapest to see.
-    pub(super) fn assemble(config: Config, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
+    pub(super) fn assemble(config: Config, path: &Path, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        let source = source(&config)?;
+        let source = source(&config, path)?;
         let broker_files = reload::stamps(&config)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -76,10 +80,15 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
     Ok(Assessor::new(bundle, &config.device, config.report.clone())?)
 }
 
-/// The doors into the box.
-pub(super) fn source(config: &Config) -> anyhow::Result<Folder> {
+/// The doors into the box. `path` is where the configuration stands.
+pub(super) fn source(config: &Config, path: &Path) -> anyhow::Result<Folder> {
     let key = Key::load_or_create(&config.key())?;
-    Ok(Folder::open(&config.source.folder, config.limits.clone(), key)?)
+    let path = absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
+    let decoder = Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key);
+    let trial = Program::this([OsStr::new("trial"), OsStr::new("--config"), path.as_os_str()]);
+    Ok(Folder::open(&config.source.folder, decoder)?
+        .with_reserve(&config.reserve, &config.state_dir)
+        .with_trials(trial, &config.state_dir))
 }
 
 fn online(assessor: &Assessor, model: &Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {

@@ -6,10 +6,12 @@ use crate::systemd;
 use anyhow::Context;
 use roentgen::assess::Assessor;
 use roentgen::bundle::Bundle;
+use roentgen::classifier::Classifier;
 use roentgen::config::Config;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online};
 use roentgen::source::folder::Folder;
+use roentgen::status::Setup;
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -31,6 +33,21 @@ impl Parts {
         let broker_files = reload::stamps(&config)?;
         let sink = MqttSink::start(&config.mqtt, &config.device, &online(&assessor, &model))?;
         Ok(Self { config, model, assessor, source, sink, broker_files })
+    }
+
+    /// What the box says of itself.
+    pub(super) fn setup(&mut self) -> Setup {
+        let Self { config, model, assessor, .. } = self;
+        Setup {
+            device: config.device.clone(),
+            model: assessor.model().clone(),
+            fallback: model.fallback.clone(),
+            backend: model.classifier.name().to_owned(),
+            kernel: model.classifier.kernel().to_owned(),
+            threads: model.classifier.threads(),
+            state_dir: config.state_dir.clone(),
+            incoming: config.source.folder.incoming.clone(),
+        }
     }
 
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.

@@ -17,6 +17,7 @@ mod demo;
 mod doctor;
 mod heatmap;
 mod logging;
+mod manual;
 mod memory;
 mod model;
 mod run;
@@ -65,6 +66,9 @@ enum Command {
     Bundle(bundle::Command),
     /// Prints the documented default configuration.
     Config,
+    /// Writes manual pages and shell completions, for packages.
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Bundle(command) => bundle::run(&command),
         Command::Config => config::run(),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         logging::failure(&error);

@@ -20,6 +20,7 @@ mod gently;
 mod health;
 mod heatmap;
 mod logging;
+mod manual;
 mod memory;
 mod model;
 mod reports;
@@ -84,6 +85,9 @@ enum Command {
     /// Judges a suspect image for the daemon, which starts it.
     #[command(hide = true)]
     Trial(decode::Arguments),
+    /// Writes manual pages and shell completions, for packages.
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -113,6 +117,7 @@ fn main() -> ExitCode {
         Command::Config => config::run(),
         Command::DecodeWorker => decode::work(),
         Command::Trial(arguments) => decode::try_out(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         logging::failure(&error);

@@ -5,10 +5,12 @@ use super::clinic::Clinic;
 use super::mount::Mount;
 use super::proxy::{Line, Proxy};
 use super::verdict::{self, Model};
-use super::witness::Witness;
+use super::witness::{Heard, Witness};
 use super::{mixed, seed};
 use crate::common::Random;
-use crate::support::{PATIENCE, Process, free_port, mosquitto, names, roentgend, start_mosquitto, tiny_bundle, user, wait_for};
+use crate::support::{
+    PATIENCE, Process, free_port, mosquitto, names, roentgend, start_mosquitto, tiny_bundle, user, wait_for,
+};
 use roentgen::bundle::sha256_hex;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -174,8 +176,13 @@ impl Bed {
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         self.daemon().signal("KILL");
-        self.daemon.take().expect("running").wait();
+        let mut daemon = self.daemon.take().expect("running");
+        daemon.wait();
         self.kills += 1;
+        // What libfaketime takes away itself from a process that ends otherwise.
+        for kind in ["faketime_shm", "sem.faketime_sem"] {
+            let _ = fs::remove_file(format!("/dev/shm/{kind}_{}", daemon.0.id()));
+        }
     }
 
     /// SIGTERM, and a graceful end.
@@ -252,8 +259,8 @@ impl Bed {
     // The end.
 
     /// All is well again: waits until everything that was dropped is settled and reported, stops the daemon, and asks for
-    /// the verdict.
-    pub(crate) fn finish(mut self) {
+    /// the verdict. Gives what the witness heard.
+    pub(crate) fn finish(mut self) -> Vec<Heard> {
         let dropped = self.clinic.take().map(Clinic::close).unwrap_or_default();
         if !self.has_broker() {
             self.restart_broker();
@@ -265,7 +272,8 @@ impl Bed {
         let expected = self.model.expected(&dropped).len();
         self.wait_until_still(expected);
         self.stop();
-        let (counts, wrong) = verdict::examine(self.root.path(), &dropped, &self.witness.heard(), &self.model);
+        let heard = self.witness.heard();
+        let (counts, wrong) = verdict::examine(self.root.path(), &dropped, &heard, &self.model);
         let line = format!(
             "{}: {} files, {} reports, {} repeats of them, {} rejected, {} starts, {} kills -9, {:.1} s",
             self.name,
@@ -281,6 +289,7 @@ impl Bed {
         assert!(!dropped.is_empty(), "the clinic dropped nothing");
         assert!(wrong.is_empty(), "{line}\n{}", wrong.join("\n"));
         assert!(!self.log().contains("panicked"), "a thread of the daemon panicked");
+        heard
     }
 
     /// Waits until `incoming/` is empty and so many different reports came, or nothing has moved for long.

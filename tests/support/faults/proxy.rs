@@ -48,7 +48,8 @@ impl Proxy {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 let (Ok(to_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { continue };
                 for (from, to, is_outward) in [(client, to_server, true), (server, to_client, false)] {
-                    let pump = Pump { from, to, is_outward, line: Arc::clone(&line), random: Random::new(random.next()) };
+                    let pump =
+                        Pump { from, to, is_outward, line: Arc::clone(&line), random: Random::new(random.next()) };
                     thread::spawn(move || pump.run());
                 }
             }

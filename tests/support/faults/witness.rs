@@ -18,6 +18,13 @@ pub(crate) struct Heard {
     pub(crate) payload: String,
 }
 
+impl Heard {
+    /// Its JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.payload).unwrap_or_default()
+    }
+}
+
 /// The witness.
 #[derive(Clone, Default)]
 pub(crate) struct Witness(Arc<Shared>);

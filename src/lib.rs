@@ -20,8 +20,9 @@
 //!
 //! ```text
 //! 7  pipeline      next → preprocess → classify → assess → outbox → settle
+//!    web           /metrics and /healthz
 //! 6  config        one TOML, each module's own section, unknown keys refused
-//!    status        what the box knows about itself
+//!    status        what the box knows about itself: telemetry, health
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
 //!    source        trait Source; folder
@@ -38,6 +39,7 @@
 //!    tensor  report  pseudonym
 //! 0  plain_file    opening a named file without waiting for a pipe
 //!    workers       a pool of threads for tasks of microseconds
+//!    reload        the wish that the daemon read its configuration again
 //! ```
 //!
 //! # Invariants
@@ -62,9 +64,11 @@ pub mod preprocess;
 pub mod pseudonym;
 pub mod quant;
 pub mod radiograph;
+pub mod reload;
 pub mod report;
 pub mod sink;
 pub mod source;
 pub mod status;
 pub mod tensor;
+pub mod web;
 pub mod workers;

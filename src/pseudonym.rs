@@ -7,6 +7,7 @@ use sha2::Sha256;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,19 @@ pub enum KeyError {
 }
 
 impl Key {
+    /// The first `bytes` bytes of HMAC-SHA-256 over `kind`, a zero byte and `identifier`, in hexadecimal.
+    fn keyed_digits(&self, kind: &str, identifier: &[u8], bytes: usize) -> String {
+        // A zero byte cannot occur in `kind`, which the callers write as literals: no two pairs give the same message.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+            unreachable!("HMAC takes keys of every length")
+        };
+        mac.update(kind.as_bytes());
+        mac.update(&[0]);
+        mac.update(identifier);
+        let digest = mac.finalize().into_bytes();
+        digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// A key from its 32 bytes.
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
         Self(bytes)
@@ -83,15 +97,14 @@ impl Key {
     /// The pseudonym of an identifier: the first 32 hexadecimal digits (128 bits) of HMAC-SHA-256 over `kind`, a zero
     /// byte and `identifier`. The same identifier as another kind (study, series, instance) has another pseudonym.
     pub fn pseudonym(&self, kind: &str, identifier: &str) -> String {
-        // A zero byte cannot occur in `kind`, which the callers write as literals: no two pairs give the same message.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
-            unreachable!("HMAC takes keys of every length")
-        };
-        mac.update(kind.as_bytes());
-        mac.update(&[0]);
-        mac.update(identifier.as_bytes());
-        let digest = mac.finalize().into_bytes();
-        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        self.keyed_digits(kind, identifier.as_bytes(), 16)
+    }
+
+    /// What logs and errors say instead of a file's name, which may be a patient's: `file` and the first 8 hexadecimal
+    /// digits of the keyed hash of its last component. The same name has the same tag on one box.
+    pub fn tag(&self, path: &Path) -> String {
+        let name = path.file_name().unwrap_or_default();
+        format!("file {}", self.keyed_digits("file", name.as_bytes(), 4))
     }
 }
 
@@ -146,6 +159,15 @@ mod tests {
         assert_eq!(key.pseudonym("study", "1.2.3"), "1aae6e50e63819a4006efa4a2187e382");
         assert_ne!(key.pseudonym("series", "1.2.3"), key.pseudonym("study", "1.2.3"));
         assert_ne!(Key::from_bytes([0; 32]).pseudonym("study", "1.2.3"), key.pseudonym("study", "1.2.3"));
+    }
+
+    #[test]
+    fn a_file_is_called_by_the_keyed_hash_of_its_name() {
+        // Computed with Python: hmac.new(bytes(range(32)), b"file\0" + b"DOE^JANE.dcm", "sha256").hexdigest()[:8]
+        let key = Key::from_bytes(std::array::from_fn(|i| i as u8));
+        assert_eq!(key.tag(Path::new("/incoming/DOE^JANE.dcm")), "file 906455c1");
+        assert_eq!(key.tag(Path::new("/done/DOE^JANE.dcm")), key.tag(Path::new("DOE^JANE.dcm")));
+        assert_ne!(key.tag(Path::new("DOE^JANE.dcm")), Key::from_bytes([0; 32]).tag(Path::new("DOE^JANE.dcm")));
     }
 
     #[test]

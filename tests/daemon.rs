@@ -84,7 +84,7 @@ fn two_hundred_files_at_once_are_each_reported_once_or_rejected_with_a_reason() 
         let reason = fs::read_to_string(place.path("rejected").join(format!("{name}.reason.json"))).unwrap();
         let reason: serde_json::Value = serde_json::from_str(&reason).unwrap();
         let code = if name.starts_with("cut") { "damaged" } else { "unknown_format" };
-        assert_eq!((&reason["code"], &reason["file"]), (&code.into(), &name.as_str().into()), "{reason}");
+        assert_eq!(reason["code"], code, "{reason}");
     }
     assert_eq!(retained_status(place.port)["reason"], "stopped");
 }

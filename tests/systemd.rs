@@ -1,4 +1,5 @@
-//! What the daemon tells its service manager: ready once it works, a watchdog beat by its own turns, stopping at the end.
+//! What the daemon tells its service manager: ready once it works, a watchdog beat by its own turns, a reload's
+//! begin and end, stopping at last.
 
 mod support;
 
@@ -40,6 +41,16 @@ fn the_service_manager_hears_ready_then_the_watchdog_then_stopping() {
     let second = output(roentgend().args(["run", "--config"]).arg(&config));
     assert_eq!(second.status.code(), Some(1), "{}", stderr(&second));
     assert!(stderr(&second).contains(root.path().join("state/lock").to_str().unwrap()), "{}", stderr(&second));
+
+    daemon.signal("HUP");
+    let mut reload = Vec::new();
+    while reload.last().is_none_or(|said| said != "READY=1") {
+        reload.extend(Some(hear()).filter(|said| said != "WATCHDOG=1"));
+    }
+    assert_eq!(reload.len(), 3, "{reload:?}");
+    let time = reload[0].strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reload[0]);
+    assert!(time.parse::<u64>().is_ok_and(|time| time > 0), "{time}");
+    assert!(reload[1].starts_with("STATUS="), "{reload:?}");
 
     daemon.signal("TERM");
     let mut last = BTreeSet::new();

@@ -1,11 +1,15 @@
 //! One TOML file, every module with its own section, unknown keys refused. Reads and checks; opens nothing it names.
 
+mod health;
+
+pub use health::{Telemetry, Updates, Web};
+
 use crate::assess;
 use crate::bundle;
 use crate::classifier::native;
 use crate::plain_file;
 use crate::radiograph::Limits;
-use crate::sink::mqtt::{self, check_topic_level};
+use crate::sink::mqtt::{self, check_topic_level, command};
 use crate::source::folder;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
@@ -42,8 +46,14 @@ pub struct Config {
     pub report: assess::Config,
     /// Bounds on what one file may ask of the box.
     pub limits: Limits,
-    #[serde(deserialize_with = "no_web", skip_serializing)]
-    web: NotBuilt,
+    /// How the box says how it is.
+    pub telemetry: Telemetry,
+    /// What may be asked of it over MQTT.
+    pub commands: command::Config,
+    /// How it takes new models.
+    pub updates: Updates,
+    /// Its own pages.
+    pub web: Web,
 }
 
 impl Default for Config {
@@ -59,7 +69,10 @@ impl Default for Config {
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
             limits: Limits::default(),
-            web: NotBuilt,
+            telemetry: Telemetry::default(),
+            commands: command::Config::default(),
+            updates: Updates::default(),
+            web: Web::default(),
         }
     }
 }
@@ -181,6 +194,8 @@ impl Config {
         self.limits.validate()?;
         self.bundles.validate()?;
         self.engine.validate()?;
+        self.telemetry.validate()?;
+        self.web.address()?;
         if !self.backend.is_built() {
             let name = format!("{:?}", self.backend).to_lowercase();
             return Err(format!("backend = {name:?}: it is not in this build; write \"auto\", \"native\" or \"onnx\""));
@@ -202,10 +217,6 @@ impl Config {
 /// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
 fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D::Error> {
     Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
-}
-
-fn no_web<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
-    refuse(deserializer, "web")
 }
 
 fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
@@ -245,6 +256,7 @@ mod tests {
         config.mqtt.username = Some(String::new());
         config.mqtt.password_file = Some(PathBuf::new());
         config.mqtt.ca_file = Some(PathBuf::new());
+        config.web.listen = Some(String::new());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
         assert!(found.len() > 15, "{found:?}");
@@ -265,7 +277,7 @@ mod tests {
 
     #[test]
     fn doors_that_are_not_built_are_refused_rather_than_ignored() {
-        for section in ["source.dicom", "source.camera", "web"] {
+        for section in ["source.dicom", "source.camera"] {
             let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
             assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
@@ -289,6 +301,10 @@ mod tests {
             ("[engine]\nmemory = \"huge\"", "memory"),
             ("[engine]\nmemroy = \"small\"", "memroy"),
             ("[bundles]\ntrusted_keys = []", "bundles.trusted_keys"),
+            ("[telemetry]\ninterval_s = 1", "telemetry.interval_s"),
+            ("[commands]\nallow = [\"reboot\"]", "reboot"),
+            ("[web]\nlisten = \"8080\"", "web.listen"),
+            ("[web]\nlisten = \"0.0.0.0:8080\"", "allow_remote"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),

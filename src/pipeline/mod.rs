@@ -65,6 +65,7 @@ pub fn run(line: Line<'_>, outbox: Outbox, running: &mut dyn FnMut() -> bool) ->
         let mut judged = Ok(());
         while judged.is_ok() && !drain.is_finished() && running() {
             judged = way.turn().map(|new| {
+                status.turn();
                 if new {
                     // Fails only when the drain has ended, which the loop's condition sees.
                     let _ = queued.send(());

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 /// One thing that a source handed over and now waits for an [`Outcome`] on.
 #[derive(Debug)]
 pub struct Item {
-    /// The source's own handle for it, e.g. the file's path in `incoming/`. Never published.
+    /// The source's own handle for it, e.g. the file's path in `incoming/`. Never published and never logged: a file's
+    /// name may be a patient's.
     pub handle: std::path::PathBuf,
     /// When it reached the box.
     pub received_at: SystemTime,
@@ -29,12 +30,12 @@ pub enum Outcome {
 
 /// A source stopped working altogether (not: one image was bad).
 #[derive(Debug, thiserror::Error)]
-#[error("{what}: {path}: {error}")]
+#[error("{what}: {place}: {error}")]
 pub struct SourceError {
     /// What was being done.
     pub what: &'static str,
-    /// To which path.
-    pub path: std::path::PathBuf,
+    /// To what: a folder's path, or a file's [`tag`](crate::pseudonym::Key::tag), since its name may be a patient's.
+    pub place: String,
     /// What the system said.
     #[source]
     pub error: std::io::Error,

@@ -134,7 +134,7 @@ pub(crate) struct Active {
 /// The active installed bundle; where that cannot be used, the good one before; then, or where none is installed, the
 /// configured one. Each is asked for a trusted signature, its hashes and its self-test. `another` is called before
 /// another one than the first is tried, which takes time.
-pub(crate) fn load_active(config: &Config, choice: &Choice<'_>, another: impl Fn()) -> anyhow::Result<Active> {
+pub(crate) fn load_active(config: &Config, choice: &Choice<'_>, mut another: impl FnMut()) -> anyhow::Result<Active> {
     let trust = config.bundles.trust()?;
     let mut failed: Vec<(Fallback, anyhow::Error)> = Vec::new();
     let mut note = |wanted: String, error: anyhow::Error| {

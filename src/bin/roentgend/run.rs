@@ -1,16 +1,18 @@
-//! `roentgend run`: the daemon. Puts the parts together, in the order in which their failure is cheapest to see.
+//! `roentgend run`: the daemon. The parts of one configuration along the line until it is told to stop, or to read the
+//! configuration again. Not the parts themselves: [`parts`] puts them together, [`reload`] says which may change.
 
-use crate::model::{self, Active, Choice};
-use crate::signals::Stop;
+mod parts;
+mod reload;
+
+use crate::model::Active;
+use crate::signals::{self, Stop};
 use crate::systemd::{self, Watchdog};
 use anyhow::{Context, bail};
-use roentgen::assess::Assessor;
+use parts::Parts;
+use reload::Running;
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
 use roentgen::pipeline::{self, Line};
-use roentgen::pseudonym::Key;
-use roentgen::sink::mqtt::{MqttSink, Online};
-use roentgen::source::folder::Folder;
 use roentgen::status::Status;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 /// Arguments of `run`.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The configuration; `roentgend config` prints one to start from.
+    /// The configuration; `roentgend config` prints one to start from. SIGHUP has it read again.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
@@ -27,40 +29,48 @@ pub(crate) struct Arguments {
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
+    let reload = signals::reload_on_hangup()?;
     let config = Config::load(&arguments.config)?;
     std::fs::create_dir_all(&config.state_dir)
         .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
     // Held until the process ends, however it does.
     let _alone = alone(&config.state_dir)?;
-    let Active { bundle, mut classifier, fallback, .. } =
-        model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
-    let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
-    let key = Key::load_or_create(&config.key())?;
-    let outbox = Outbox::open(&config.outbox())?;
+    let status = Status::default();
+    let mut outbox = Outbox::open(&config.outbox())?;
     let waiting = outbox.unsent()?;
     if waiting > 0 {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
-    let mut source = Folder::open(&config.source.folder, config.limits.clone(), key)?;
-    let online = Online { model: Some(assessor.model().clone()), bundle_fallback: fallback };
-    let mut sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-    log::info!("{} takes images from {}", config.device, config.source.folder.incoming.display());
+    let mut parts = Parts::assemble(config)?;
+    log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
-    let status = Status::default();
-    let line = Line {
-        source: &mut source,
-        classifier: &mut classifier,
-        sink: &mut sink,
-        assessor: &assessor,
-        status: &status,
+    let ended = loop {
+        let Parts { config, model, assessor, source, sink, broker_files } = &mut parts;
+        let Active { bundle, classifier, fallback, .. } = model;
+        let running = Running { config, bundle, is_fallback: fallback.is_some(), broker_files };
+        let line = Line { source, classifier, sink, assessor, status: &status };
+        let mut change = None;
+        let ended = pipeline::run(line, outbox, &mut || {
+            watchdog.turn();
+            if !stop.is_asked() {
+                change = reload::on_wish(&reload, &arguments.config, &running, &mut || watchdog.turn());
+            }
+            change.is_none() && !stop.is_asked()
+        });
+        match (ended, change) {
+            // Nothing is lost in between: what is not settled or not acknowledged is on disk.
+            (Ok(()), Some(change)) if !stop.is_asked() => {
+                let (ticket, told) = (change.ticket, change.told.clone());
+                parts.take(change)?;
+                outbox = Outbox::open(&parts.config.outbox())?;
+                reload::done(&reload, ticket, Ok(told));
+            }
+            (ended, _) => break ended,
+        }
     };
-    let ended = pipeline::run(line, outbox, &mut || {
-        watchdog.turn();
-        !stop.is_asked()
-    });
     systemd::stopping();
-    sink.close();
+    parts.sink.close();
     ended?;
     log::info!("stopped as asked");
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,8 @@
-//! SIGTERM and SIGINT as a question that loops ask. A second signal ends the process at once.
+//! SIGTERM and SIGINT as a question that loops ask, a second one ends the process at once; SIGHUP as the wish to reload.
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use roentgen::reload::Reload;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,4 +28,11 @@ impl Stop {
     pub(crate) fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+}
+
+/// Starts to take SIGHUP as the wish to read the configuration again.
+pub(crate) fn reload_on_hangup() -> anyhow::Result<Reload> {
+    let reload = Reload::default();
+    flag::register(SIGHUP, reload.flag()).context("cannot handle signals")?;
+    Ok(reload)
 }

@@ -20,7 +20,7 @@ use super::disk::READABLE_FOLDER;
 use super::{Bundle, BundleError, Manifest, Trust};
 use record::{Record, is_plain};
 use semver::Version;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -114,7 +114,7 @@ pub enum StoreError {
 }
 
 /// That the box does not run the bundle it should: part of its status message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
     /// The bundle that was to be run: its folder's name, or its path where it is not an installed one.
     pub wanted: String,

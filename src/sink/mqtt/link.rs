@@ -6,6 +6,7 @@
 //! token → packet identifier → acknowledgement, on one connection. All of it is forgotten when the connection ends.
 
 use super::MqttError;
+use super::side::SideState;
 use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -44,6 +45,10 @@ pub(super) struct State {
     pub(super) ended: bool,
     /// Why there is no connection.
     pub(super) last_error: Option<String>,
+    /// What is no report.
+    pub(super) side: SideState,
+    /// The status that is published, retained, at the start of every connection.
+    online: String,
     last_token: u64,
     queued: VecDeque<u64>,
     in_flight: HashMap<u16, u64>,
@@ -59,7 +64,13 @@ impl State {
         self.hand_over(topic, retain, payload, token).then_some(token)
     }
 
-    fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
+    /// Has this said on the status topic from now on.
+    pub(super) fn announce(&mut self, status_topic: &str, online: String) {
+        self.online = online;
+        self.hand_over(status_topic, true, self.online.clone().into_bytes(), NOBODY);
+    }
+
+    pub(super) fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
         let Some(client) = &self.client else { return false };
         // Inside the lock, so that tokens queue in the order of the client's channel.
         let handed = client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_ok();
@@ -78,9 +89,18 @@ impl State {
                 false
             }
             Event::Incoming(Packet::PubAck(ack)) => match self.in_flight.remove(&ack.pkid) {
+                Some(token) if self.side.acknowledge(token) => false,
                 Some(token) if token != NOBODY => self.acknowledged.insert(token),
                 _ => false,
             },
+            Event::Incoming(Packet::Publish(publish)) => {
+                self.side.receive(publish);
+                false
+            }
+            Event::Incoming(Packet::SubAck(ack)) => {
+                self.side.subscribed(&ack.return_codes);
+                false
+            }
             _ => false,
         }
     }
@@ -89,10 +109,12 @@ impl State {
         self.client = None;
         self.queued.clear();
         self.in_flight.clear();
+        self.side.forget_connection();
     }
 }
 
-/// The sink's end of the connection thread.
+/// The sink's end of the connection thread; clones are the same end.
+#[derive(Clone)]
 pub(super) struct Link {
     shared: Arc<(Mutex<State>, Condvar)>,
 }
@@ -102,10 +124,11 @@ impl Link {
     pub(super) fn start(options: MqttOptions, status_topic: String, online: String) -> Result<Self, MqttError> {
         let runtime = runtime().map_err(MqttError::Start)?;
         let link = Self { shared: Arc::default() };
+        link.lock().online = online;
         let thread = Link { shared: Arc::clone(&link.shared) };
         std::thread::Builder::new()
             .name("mqtt".into())
-            .spawn(move || thread.run(&runtime, &options, &status_topic, &online))
+            .spawn(move || thread.run(&runtime, &options, &status_topic))
             .map_err(MqttError::Start)?;
         Ok(link)
     }
@@ -135,18 +158,21 @@ impl Link {
         }
     }
 
-    fn run(&self, runtime: &Runtime, options: &MqttOptions, status_topic: &str, online: &str) {
+    fn run(&self, runtime: &Runtime, options: &MqttOptions, status_topic: &str) {
         let mut pause = FIRST_PAUSE;
         let (host, port) = options.broker_address();
         while !self.lock().stopping {
             let started = Instant::now();
-            let ended = runtime.block_on(self.hold(options, status_topic, online));
+            let ended = runtime.block_on(self.hold(options, status_topic));
             let mut state = self.lock();
             state.forget_connection();
             if state.stopping {
                 break;
             }
             if let Err(error) = ended {
+                if is_too_large(&error) {
+                    state.side.give_up_commands();
+                }
                 let error = describe(&error);
                 // The same trouble again is no news: a box without its broker must not fill its journal.
                 let level =
@@ -167,7 +193,7 @@ impl Link {
     }
 
     /// One connection from its CONNECT to its end.
-    async fn hold(&self, options: &MqttOptions, status_topic: &str, online: &str) -> Result<(), ConnectionError> {
+    async fn hold(&self, options: &MqttOptions, status_topic: &str) -> Result<(), ConnectionError> {
         let (client, mut events) = AsyncClient::new(options.clone(), CHANNEL);
         events.poll().await?;
         {
@@ -178,7 +204,12 @@ impl Link {
             state.connection += 1;
             state.client = Some(client);
             state.last_error = None;
-            state.hand_over(status_topic, true, online.as_bytes().to_vec(), NOBODY);
+            let online = state.online.clone();
+            state.hand_over(status_topic, true, online.into_bytes(), NOBODY);
+            if let (Some(client), Some(filter)) = (&state.client, &state.side.filter) {
+                // Fails only with a full channel, and this one is new.
+                let _ = client.try_subscribe(filter, QoS::AtLeastOnce);
+            }
         }
         let (host, port) = options.broker_address();
         log::info!("connected to the broker {host}:{port}");
@@ -214,6 +245,13 @@ pub(super) fn probe(options: MqttOptions) -> Result<(), String> {
 
 fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Whether the connection ended because the broker sent more than one packet may have.
+fn is_too_large(error: &ConnectionError) -> bool {
+    use rumqttc::StateError::Deserialization;
+    use rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded;
+    matches!(error, ConnectionError::MqttState(Deserialization(PayloadSizeLimitExceeded(_))))
 }
 
 /// The client library's errors in words for people; its own print Rust's debug form.

@@ -6,17 +6,22 @@
 //! | `<prefix>/<device>/report` | 1 | never | one [`Report`] |
 //! | `<prefix>/<device>/status` | 1 | yes | `{"schema":"roentgen.status/1","status":"online"…}` with what [`Online`] says; `offline` by last will, and by ourselves on a graceful stop, since a broker sends no will then |
 //!
+//! Telemetry, commands and their answers go over the same connection: see [`Side`].
+//!
 //! Every connection is a clean session with a protocol state of its own. The client library would carry unacknowledged
 //! packets over to the next connection, but drops them silently where the broker lost the session (a restart without
 //! persistence does that), and it queues events of the old connection for after the reconnect. The outbox already keeps
 //! what was not acknowledged, so a second memory would only add ways to be wrong: after a lost connection the report is
 //! published anew. Delivery is at least once; consumers drop repeats by `report_id`.
 
+pub mod command;
 mod config;
 mod link;
+mod side;
 mod tls;
 
 pub use config::{Address, Config, InvalidValue, check_topic_level};
+pub use side::{Received, Sent, Side};
 
 use super::{Sink, SinkError};
 use crate::bundle::Fallback;
@@ -76,6 +81,8 @@ struct Pending {
 /// The MQTT sink. Dropping it says goodbye to the broker.
 pub struct MqttSink {
     link: Link,
+    side: Side,
+    device: String,
     report_topic: String,
     status_topic: String,
     offline: String,
@@ -85,20 +92,39 @@ pub struct MqttSink {
 }
 
 impl MqttSink {
+    /// Whether a sink can be made from this configuration. Connects to nothing.
+    pub fn check(config: &Config, device: &str) -> Result<(), MqttError> {
+        options(config, device).map(|_| ())
+    }
+
     /// Checks the configuration and starts to connect in the background. Returns at once: the broker may be away.
     pub fn start(config: &Config, device: &str, online: &Online) -> Result<Self, MqttError> {
         let options = options(config, device)?;
         let (report_topic, status_topic) = (topic(config, device, "report"), topic(config, device, "status"));
         let link = Link::start(options, status_topic.clone(), status(device, "online", online))?;
+        let topics = ["telemetry", "result", "command/#"].map(|leaf| topic(config, device, leaf));
+        let side = Side::new(link.clone(), topics);
         // Fixed header, topic and packet identifier take their share of a packet.
         let max_payload = config.max_packet_bytes - report_topic.len() - 16;
         let offline = status(device, "offline", &Offline { reason: "stopped" });
-        Ok(Self { link, report_topic, status_topic, offline, max_payload, patience: PATIENCE, pending: None })
+        let device = device.to_owned();
+        let (patience, pending) = (PATIENCE, None);
+        Ok(Self { link, side, device, report_topic, status_topic, offline, max_payload, patience, pending })
+    }
+
+    /// Says something else on the online status: now, where a connection stands, and at the start of every later one.
+    pub fn announce(&mut self, online: &Online) {
+        self.link.lock().announce(&self.status_topic, status(&self.device, "online", online));
     }
 
     /// Whether a connection stands at the moment.
     pub fn connected(&self) -> bool {
         self.link.lock().client.is_some()
+    }
+
+    /// The same connection for what is no report.
+    pub fn side(&self) -> Side {
+        self.side.clone()
     }
 
     /// Publishes the offline status, waits for its acknowledgement for a moment, and disconnects. Idempotent.

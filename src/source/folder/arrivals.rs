@@ -2,6 +2,7 @@
 //! now and then. Opens no file.
 
 use super::{Config, failed};
+use crate::pseudonym::Key;
 use crate::source::SourceError;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -55,6 +56,8 @@ struct Waiting {
 /// Finds complete files.
 pub(super) struct Arrivals {
     incoming: PathBuf,
+    /// Makes the tags that stand for names in the log.
+    key: Key,
     settle: Duration,
     poll: Duration,
     /// Dropping it ends the events.
@@ -74,19 +77,21 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    pub(super) fn watch(config: &Config) -> Result<Self, SourceError> {
+    pub(super) fn watch(config: &Config, key: Key) -> Result<Self, SourceError> {
         let (sender, events) = channel();
         // Canonical, because events name the path that was watched.
-        let incoming = fs::canonicalize(&config.incoming).map_err(failed("cannot resolve", &config.incoming))?;
+        let incoming =
+            fs::canonicalize(&config.incoming).map_err(failed("cannot resolve", config.incoming.display()))?;
         let watcher = notify::recommended_watcher(sender).and_then(|mut watcher| {
             watcher.watch(&incoming, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
         let watcher = watcher
-            .inspect_err(|error| log::warn!("{}: no file events, polling only: {error}", incoming.display()))
+            .inspect_err(|error| log::warn!("{}: no file events, polling only: {}", incoming.display(), words(error)))
             .ok();
         Ok(Self {
             incoming,
+            key,
             settle: Duration::from_millis(config.settle_ms),
             poll: Duration::from_millis(config.poll_ms),
             _watcher: watcher,
@@ -151,7 +156,8 @@ impl Arrivals {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                log::warn!("{}: file events failed, looking at the folder instead: {error}", self.incoming.display());
+                let (folder, error) = (self.incoming.display(), words(&error));
+                log::warn!("{folder}: file events failed, looking at the folder instead: {error}");
                 self.being_written.clear();
                 self.last_scan = None;
                 return;
@@ -214,7 +220,7 @@ impl Arrivals {
     /// Looks at the whole folder: offers what has stopped changing, oldest first.
     fn scan(&mut self) -> Result<(), SourceError> {
         let now = Instant::now();
-        let cannot_list = || failed("cannot list", &self.incoming);
+        let cannot_list = || failed("cannot list", self.incoming.display());
         let mut seen = HashSet::new();
         let mut settled = Vec::new();
         for entry in fs::read_dir(&self.incoming).map_err(cannot_list())? {
@@ -225,7 +231,7 @@ impl Arrivals {
             seen.insert(path.clone());
             if !metadata.is_file() {
                 if self.mentioned.insert(path.clone()) {
-                    log::warn!("{}: only plain files are taken, this stays where it is", path.display());
+                    log::warn!("{}: only plain files are taken, this stays where it is", self.key.tag(&path));
                 }
                 continue;
             }
@@ -250,6 +256,15 @@ impl Arrivals {
             self.offer(&path);
         }
         Ok(())
+    }
+}
+
+/// The watcher's error without the paths that its own words name.
+fn words(error: &notify::Error) -> String {
+    match &error.kind {
+        notify::ErrorKind::Io(error) => error.to_string(),
+        notify::ErrorKind::MaxFilesWatch => "the system's limit of watched files is reached".into(),
+        _ => "the system gives no events here".into(),
     }
 }
 

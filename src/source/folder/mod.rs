@@ -5,6 +5,8 @@
 //! SMB), and for what was there at the start, it is taken when size and modification time have not changed for
 //! `settle_ms`. A file whose writer was seen opening it is not taken by that rule: its close will be seen too. Names
 //! ending in `.part`, `.tmp` or `.partial` and dot files are not touched.
+//!
+//! A file's name may be a patient's. Log lines, errors and reasons call a file by its [`tag`](Key::tag) instead.
 
 mod arrivals;
 mod moves;
@@ -17,9 +19,10 @@ use crate::radiograph::{self, Limits, Refusal, RefusalCode};
 use arrivals::{Arrivals, Identity};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The `[source.folder]` section.
@@ -86,10 +89,10 @@ impl Folder {
     pub fn open(config: &Config, limits: Limits, key: Key) -> Result<Self, SourceError> {
         let (incoming, done, rejected) = (config.incoming.clone(), config.done(), config.rejected());
         for folder in [&incoming, &done, &rejected] {
-            fs::create_dir_all(folder).map_err(failed("cannot make the folder", folder))?;
+            fs::create_dir_all(folder).map_err(failed("cannot make the folder", folder.display()))?;
             moves::check_writable(folder)?;
         }
-        let arrivals = Arrivals::watch(config)?;
+        let arrivals = Arrivals::watch(config, key.clone())?;
         Ok(Self { incoming, done, rejected, limits, key, arrivals, taken: HashMap::new() })
     }
 
@@ -99,7 +102,7 @@ impl Folder {
             Ok(metadata) if metadata.is_file() => metadata,
             Ok(_) => return None,
             Err(error) => {
-                log::debug!("{}: gone before it was read: {error}", path.display());
+                log::debug!("{}: gone before it was read: {error}", self.key.tag(&path));
                 return None;
             }
         };
@@ -129,28 +132,29 @@ impl Source for Folder {
 
     fn settle(&mut self, item: &Item, outcome: Outcome) -> Result<(), SourceError> {
         let path = &item.handle;
+        let tag = self.key.tag(path);
         let taken = self.taken.remove(path);
         let now = match fs::symlink_metadata(path) {
             Ok(metadata) => Identity::of(&metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                log::warn!("{}: somebody removed it before it could be moved", path.display());
+                log::warn!("{tag}: somebody removed it before it could be moved");
                 return Ok(());
             }
-            Err(error) => return Err(failed("cannot look at", path)(error)),
+            Err(error) => return Err(failed("cannot look at", &tag)(error)),
         };
         if taken != Some(now) {
             // Moving it would put an image that nobody judged among the settled ones.
-            log::warn!("{}: another file of this name came meanwhile; it is judged on its own", path.display());
+            log::warn!("{tag}: another file of this name came meanwhile; it is judged on its own");
             self.arrivals.again(path);
             return Ok(());
         }
         let is_unreadable = matches!(&outcome, Outcome::Rejected(Refusal { code: RefusalCode::Unreadable, .. }));
         let moved = match outcome {
-            Outcome::Reported => moves::settle(path, &self.incoming, &self.done, None),
+            Outcome::Reported => moves::settle(path, &tag, &self.incoming, &self.done, None),
             Outcome::Rejected(refusal) => {
-                log::warn!("{}: rejected: {refusal}", path.display());
-                let reason = moves::Reason::new(path, &refusal, item.received_at);
-                moves::settle(path, &self.incoming, &self.rejected, Some(&reason))
+                log::warn!("{tag}: rejected: {refusal}");
+                let reason = moves::Reason::new(&tag, &refusal, item.received_at);
+                moves::settle(path, &tag, &self.incoming, &self.rejected, Some(&reason))
             }
         };
         match moved {
@@ -172,8 +176,8 @@ impl Source for Folder {
     }
 }
 
-/// Adds what was done and the path to an error of the system.
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> SourceError {
-    let path = path.to_owned();
-    move |error| SourceError { what, path, error }
+/// Adds to an error of the system what was done, and to which folder or to the file of which tag.
+fn failed(what: &'static str, place: impl Display) -> impl FnOnce(std::io::Error) -> SourceError {
+    let place = place.to_string();
+    move |error| SourceError { what, place, error }
 }

@@ -32,18 +32,18 @@ pub(super) struct Reason {
     code: RefusalCode,
     /// For people.
     message: String,
-    /// The name under which it was dropped.
-    file: String,
+    /// What the log calls the file. Its name stands in the reason's own name and nowhere else.
+    log_tag: String,
     /// When it reached the box, RFC 3339, UTC.
     received_at: String,
 }
 
 impl Reason {
-    pub(super) fn new(path: &Path, refusal: &Refusal, received_at: SystemTime) -> Self {
+    pub(super) fn new(tag: &str, refusal: &Refusal, received_at: SystemTime) -> Self {
         Self {
             code: refusal.code,
             message: refusal.message.clone(),
-            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            log_tag: tag.to_owned(),
             received_at: DateTime::<Utc>::from(received_at).to_rfc3339_opts(SecondsFormat::Millis, true),
         }
     }
@@ -51,12 +51,19 @@ impl Reason {
 
 /// Moves `path` from `from` into `to` under a free name, the reason beside it where there is one. The reason is written
 /// first: a crash in between leaves the file in `incoming/`, to be judged again, and no refused file without its reason.
-pub(super) fn settle(path: &Path, from: &Path, to: &Path, reason: Option<&Reason>) -> Result<(), SourceError> {
+/// Errors call the file by its `tag`.
+pub(super) fn settle(
+    path: &Path,
+    tag: &str,
+    from: &Path,
+    to: &Path,
+    reason: Option<&Reason>,
+) -> Result<(), SourceError> {
     let name = path.file_name().unwrap_or_default();
     let target = free_name(to, name, reason.is_some());
     if let Some(reason) = reason {
         let reason_path = with_suffix(&target, REASON_SUFFIX);
-        write_reason(&reason_path, reason).map_err(failed("cannot write the reason", &reason_path))?;
+        write_reason(&reason_path, reason).map_err(failed("cannot write the reason beside", tag))?;
     }
     let moved = match fs::rename(path, &target) {
         // `incoming/` is a mount of its own, or one of the others is: this cannot be renamed away.
@@ -68,11 +75,11 @@ pub(super) fn settle(path: &Path, from: &Path, to: &Path, reason: Option<&Reason
             // Best effort: a reason without its file misleads nobody for long.
             let _ = fs::remove_file(with_suffix(&target, REASON_SUFFIX));
         }
-        return Err(failed("cannot move it out of the drop folder", path)(error));
+        return Err(failed("cannot move it out of the drop folder", tag)(error));
     }
     // The new name first: after a power cut the file may be found in both folders, never in none.
     for folder in [to, from] {
-        sync_folder(folder).map_err(failed("cannot make the move durable in", folder))?;
+        sync_folder(folder).map_err(failed("cannot make the move durable in", folder.display()))?;
     }
     Ok(())
 }
@@ -83,7 +90,7 @@ pub(super) fn check_writable(folder: &Path) -> Result<(), SourceError> {
         .prefix(UNFINISHED_PREFIX)
         .tempfile_in(folder)
         .map(drop)
-        .map_err(failed("cannot write into the folder", folder))
+        .map_err(failed("cannot write into the folder", folder.display()))
 }
 
 /// Writes the reason: whole or not at all, whatever happens meanwhile.
@@ -193,7 +200,7 @@ mod tests {
         for (name, content) in [("a.png", "1"), ("a.png.reason.json", "2"), ("a.png", "3")] {
             let path = from.join(name);
             fs::write(&path, content).unwrap();
-            settle(&path, &from, &to, Some(&Reason::new(&path, &refusal, SystemTime::now()))).unwrap();
+            settle(&path, "file 1", &from, &to, Some(&Reason::new("file 1", &refusal, SystemTime::now()))).unwrap();
         }
         let read = |name: &str| fs::read_to_string(to.join(name)).unwrap();
         assert_eq!(read("a.png"), "1");
@@ -225,8 +232,8 @@ mod tests {
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
             let modified = fs::metadata(&path).unwrap().modified().unwrap();
-            let reason = Reason::new(&path, &refusal, SystemTime::now());
-            settle(&path, from, to, Some(&reason)).unwrap();
+            let reason = Reason::new("file 1", &refusal, SystemTime::now());
+            settle(&path, "file 1", from, to, Some(&reason)).unwrap();
             assert!(!path.exists());
             let target = to.join(if content == "1" { "a.png" } else { "a.1.png" });
             assert_eq!(fs::read_to_string(&target).unwrap(), content);
@@ -252,7 +259,7 @@ mod tests {
         let refusal = Refusal { code: RefusalCode::Damaged, message: "It ends too early.".into() };
         let path = folder.path().join("a.png.reason.json");
         fs::write(&path, "another one's").unwrap();
-        write_reason(&path, &Reason::new(Path::new("a.png"), &refusal, SystemTime::now())).unwrap_err();
+        write_reason(&path, &Reason::new("file 1", &refusal, SystemTime::now())).unwrap_err();
         assert_eq!(fs::read_to_string(&path).unwrap(), "another one's");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
+pub(crate) mod authority;
 pub(crate) mod daemon;
 pub(crate) mod gated;
 pub(crate) mod store;

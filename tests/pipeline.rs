@@ -12,6 +12,7 @@ use roentgen::pipeline::{self, Line};
 use roentgen::pseudonym::Key;
 use roentgen::report::Report;
 use roentgen::sink::{Sink, SinkError};
+use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::{Config, Folder};
 use roentgen::status::Status;
 use std::collections::BTreeSet;
@@ -48,10 +49,10 @@ fn what_is_dropped_is_judged_reported_and_settled() {
     let assessor = Assessor::new(&bundle, "box-t", Default::default()).unwrap();
     let key = Key::load_or_create(&root.path().join("key")).unwrap();
     let config = Config { incoming: incoming.clone(), settle_ms: 100, poll_ms: 50 };
-    let mut source = Folder::open(&config, Default::default(), key).unwrap();
+    let mut source = Folder::open(&config, Decoder::in_process(Default::default(), key)).unwrap();
     let mut sink = Kept::default();
     let kept = sink.clone();
-    let outbox = Outbox::open(&root.path().join("outbox.sqlite3")).unwrap();
+    let outbox = Outbox::open(&root.path().join("outbox.sqlite3"), &Default::default()).unwrap();
     let line = Line {
         source: &mut source,
         classifier: &mut classifier,

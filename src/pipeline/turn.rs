@@ -44,11 +44,14 @@ impl Way<'_> {
         match enqueued {
             Enqueued::Queued(sequence) => {
                 status.judged(&report);
-                log::info!("report {sequence}: {}", summary(&report));
+                tell(sequence, &report);
             }
             Enqueued::AlreadyKnown { sequence, .. } => {
                 status.repeated();
-                log::info!("the same image again: it stands as report {sequence}, no second one is sent");
+                log::info!(
+                    ROENTGEN_REPORT_ID = report.report_id.as_str(), ROENTGEN_SEQUENCE = sequence;
+                    "the same image again: it stands as report {sequence}, no second one is sent"
+                );
             }
         }
         source.settle(&item, Outcome::Reported)?;
@@ -77,6 +80,27 @@ pub fn judge(
     };
     let seen = Seen { radiograph, image: &image, evidence: &evidence };
     Ok(assessor.assess(&seen, received_at, timing, 0, classifier.name()))
+}
+
+/// Says what was reported: a line for people, and its fields for who searches the journal.
+fn tell(sequence: u64, report: &Report) {
+    let id = report.report_id.as_str();
+    let summary = summary(report);
+    match &report.decision {
+        Decision::Reported { label } => log::info!(
+            ROENTGEN_REPORT_ID = id, ROENTGEN_SEQUENCE = sequence,
+            ROENTGEN_DECISION = "reported", ROENTGEN_LABEL = label.name();
+            "report {sequence}: {summary}"
+        ),
+        Decision::Abstained { reasons } => {
+            let codes: Vec<_> = reasons.iter().map(|reason| reason.code.to_string()).collect();
+            log::info!(
+                ROENTGEN_REPORT_ID = id, ROENTGEN_SEQUENCE = sequence,
+                ROENTGEN_DECISION = "abstained", ROENTGEN_REASONS = codes.join(" ");
+                "report {sequence}: {summary}"
+            );
+        }
+    }
 }
 
 /// One line about a report for the log, without anything that could name a patient.

@@ -152,7 +152,8 @@ impl Source for Folder {
         let moved = match outcome {
             Outcome::Reported => moves::settle(path, &tag, &self.incoming, &self.done, None),
             Outcome::Rejected(refusal) => {
-                log::warn!("{tag}: rejected: {refusal}");
+                let code = refusal.code;
+                log::warn!(ROENTGEN_REJECTED:% = code, ROENTGEN_FILE:% = tag; "{tag}: rejected: {refusal}");
                 let reason = moves::Reason::new(&tag, &refusal, item.received_at);
                 moves::settle(path, &tag, &self.incoming, &self.rejected, Some(&reason))
             }

@@ -20,8 +20,9 @@
 //!
 //! ```text
 //! 7  pipeline      next → preprocess → classify → assess → outbox → settle
+//!    web           /metrics and /healthz
 //! 6  config        one TOML, each module's own section, unknown keys refused
-//!    status        what the box knows about itself
+//!    status        what the box knows about itself: telemetry, health
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
 //!    source        trait Source; folder
@@ -69,4 +70,5 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod tensor;
+pub mod web;
 pub mod workers;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The floor of every top-level module, as `src/lib.rs` lists them.
-const FLOORS: [(&str, u32); 20] = [
+const FLOORS: [(&str, u32); 21] = [
     ("plain_file", 0),
     ("reload", 0),
     ("workers", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u32); 20] = [
     ("config", 6),
     ("status", 6),
     ("pipeline", 7),
+    ("web", 7),
 ];
 
 /// Modules of one floor that may see each other: floor 1 holds the nouns, and a report holds an origin; a bundle holds

@@ -11,7 +11,7 @@ pub mod view;
 use crate::bundle::{Bundle, BundleError, Calibration, Manifest, Thresholds, sha256_hex};
 use crate::classifier::Evidence;
 use crate::radiograph::{Origin, Radiograph};
-use crate::report::{Decision, EvidenceMap, Finding, Label, ModelIdentity, NOTICE, Report, SCHEMA, Timing};
+use crate::report::{Clock, Decision, EvidenceMap, Finding, Label, ModelIdentity, NOTICE, Report, SCHEMA, Timing};
 use crate::tensor::Tensor;
 use chrono::{DateTime, SecondsFormat, Utc};
 use gates::Gates;
@@ -150,8 +150,13 @@ fn evidence_map(evidence: &Evidence) -> EvidenceMap {
     EvidenceMap { rows, columns, logits: evidence.map.data().to_vec() }
 }
 
+/// Whether the box's clock can be trusted now.
+pub fn clock() -> Clock {
+    clock::state()
+}
+
 /// RFC 3339, UTC, milliseconds. A time before 1970 or beyond what can be written stands as 1970.
-fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
     let time = DateTime::<Utc>::from_timestamp(seconds, since.subsec_nanos()).unwrap_or_default();

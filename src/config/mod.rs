@@ -1,12 +1,17 @@
 //! One TOML file, every module with its own section, unknown keys refused. Reads and checks; opens nothing it names.
 
+mod health;
+
+pub use health::{Telemetry, Updates, Web};
+
 use crate::assess;
 use crate::bundle;
 use crate::classifier::native;
+use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
-use crate::sink::mqtt::{self, check_topic_level};
-use crate::source::folder;
+use crate::sink::mqtt::{self, check_topic_level, command};
+use crate::source::{folder, reserve};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -36,14 +41,24 @@ pub struct Config {
     pub bundles: bundle::Config,
     /// The doors into the box.
     pub source: SourceConfig,
+    /// How many reports are kept, and for how long.
+    pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
     /// What reports carry.
     pub report: assess::Config,
     /// Bounds on what one file may ask of the box.
     pub limits: Limits,
-    #[serde(deserialize_with = "no_web", skip_serializing)]
-    web: NotBuilt,
+    /// Room that stays free on the disks.
+    pub reserve: reserve::Config,
+    /// How the box says how it is.
+    pub telemetry: Telemetry,
+    /// What may be asked of it over MQTT.
+    pub commands: command::Config,
+    /// How it takes new models.
+    pub updates: Updates,
+    /// Its own pages.
+    pub web: Web,
 }
 
 impl Default for Config {
@@ -56,10 +71,15 @@ impl Default for Config {
             state_dir: "/var/lib/roentgen".into(),
             bundles: bundle::Config::default(),
             source: SourceConfig::default(),
+            outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
             limits: Limits::default(),
-            web: NotBuilt,
+            reserve: reserve::Config::default(),
+            telemetry: Telemetry::default(),
+            commands: command::Config::default(),
+            updates: Updates::default(),
+            web: Web::default(),
         }
     }
 }
@@ -166,10 +186,8 @@ impl Config {
 
     /// Checks a configuration's text; `path` is named in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: locate(&error, text) })?;
         config.validate().map_err(|message| ConfigError::Value { path: path.to_owned(), message })?;
         Ok(config)
     }
@@ -177,10 +195,13 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
+        self.outbox.validate()?;
         self.source.folder.validate()?;
         self.limits.validate()?;
         self.bundles.validate()?;
         self.engine.validate()?;
+        self.telemetry.validate()?;
+        self.web.address()?;
         if !self.backend.is_built() {
             let name = format!("{:?}", self.backend).to_lowercase();
             return Err(format!("backend = {name:?}: it is not in this build; write \"auto\", \"native\" or \"onnx\""));
@@ -199,13 +220,23 @@ impl Config {
     }
 }
 
+/// What is wrong, and in which line; of the line only what stands before its value, which may be a secret that somebody
+/// wrote where none belongs.
+fn locate(error: &toml::de::Error, text: &str) -> String {
+    let said = error.message().trim_end();
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return said.to_owned() };
+    let number = before.lines().count().max(1) + usize::from(before.ends_with('\n'));
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let key = line.split_once('=').map(|(key, _)| key.trim()).or_else(|| line.starts_with('[').then_some(line));
+    match key {
+        Some(key) => format!("line {number}, {key}: {said}"),
+        None => format!("line {number}: {said}"),
+    }
+}
+
 /// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
 fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D::Error> {
     Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
-}
-
-fn no_web<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
-    refuse(deserializer, "web")
 }
 
 fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
@@ -245,6 +276,9 @@ mod tests {
         config.mqtt.username = Some(String::new());
         config.mqtt.password_file = Some(PathBuf::new());
         config.mqtt.ca_file = Some(PathBuf::new());
+        config.mqtt.client_certificate = Some(PathBuf::new());
+        config.mqtt.client_key = Some(PathBuf::new());
+        config.web.listen = Some(String::new());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
         assert!(found.len() > 15, "{found:?}");
@@ -264,8 +298,30 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_in_the_wrong_place_is_not_repeated() {
+        for text in [
+            "[mqtt]\npassword = \"hunter2\"",
+            "[mqtt]\npassword_file = hunter2",
+            "[mqtt]\nusername = \"a\"\npassword_file = \"hunter2\"",
+            "[mqtt]\nurl = \"mqtt://a:hunter2@b\"",
+            "[mqtt]\nclient_key = \"\"\"\n-----BEGIN PRIVATE KEY-----\nhunter2\"\"\"",
+            "[mqtt]\npassword_file = \"\"\"hunter2",
+        ] {
+            let message = error(text);
+            assert!(!message.contains("hunter2") && message.contains("mqtt") | message.contains("line"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_line_it_is_in() {
+        for (text, line) in [("a = 1", 1), ("\n\na = 1", 3), ("device = \"a\"\r\n[mqtt]\r\nkeep_alive_s = true", 3)] {
+            assert!(error(text).contains(&format!("line {line}, ")), "{}", error(text));
+        }
+    }
+
+    #[test]
     fn doors_that_are_not_built_are_refused_rather_than_ignored() {
-        for section in ["source.dicom", "source.camera", "web"] {
+        for section in ["source.dicom", "source.camera"] {
             let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
             assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
@@ -282,6 +338,9 @@ mod tests {
             ("[mqtt]\ntopic_prefix = \"a/#\"", "mqtt.topic_prefix"),
             ("[mqtt]\nmax_packet_bytes = 10", "mqtt.max_packet_bytes"),
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
+            ("[outbox]\nmax_age_days = 0", "outbox.max_age_days"),
+            ("[outbox]\nmax_reports = 1", "outbox.max_reports"),
+            ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
             ("[engine]\nthreads = 1000", "engine.threads"),
@@ -289,11 +348,17 @@ mod tests {
             ("[engine]\nmemory = \"huge\"", "memory"),
             ("[engine]\nmemroy = \"small\"", "memroy"),
             ("[bundles]\ntrusted_keys = []", "bundles.trusted_keys"),
+            ("[telemetry]\ninterval_s = 1", "telemetry.interval_s"),
+            ("[commands]\nallow = [\"reboot\"]", "reboot"),
+            ("[web]\nlisten = \"8080\"", "web.listen"),
+            ("[web]\nlisten = \"0.0.0.0:8080\"", "allow_remote"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),
             ("[limits]\nmax_elements = 0", "limits.max_elements"),
             ("[limits]\nmax_nesting = 0", "limits.max_nesting"),
+            ("[limits]\ndecode_seconds = 0", "limits.decode_seconds"),
+            ("[limits]\ndecode_memory_bytes = 1000", "limits.decode_memory_bytes"),
         ] {
             assert!(error(text).contains(key), "{text}");
         }

@@ -5,8 +5,12 @@
 //! announces each publish with its packet identifier in the same order, and a PubAck names the packet identifier. So
 //! token → packet identifier → acknowledgement, on one connection. All of it is forgotten when the connection ends.
 
-use super::MqttError;
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
+use super::side::SideState;
+use super::{MqttError, tls};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, StateError,
+    TlsError,
+};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,8 +20,12 @@ use tokio::runtime::Runtime;
 /// The token of a publish whose acknowledgement nobody waits for.
 pub(super) const NOBODY: u64 = 0;
 
-/// How many publishes may wait in the client's channel; the sink has one at a time, and the status.
-const CHANNEL: usize = 8;
+/// How many reports are on their way to the broker at a time.
+pub(super) const WINDOW: usize = 64;
+
+/// How many publishes may wait in the client's channel, or be unacknowledged: the reports, and room beside them for the
+/// status and whatever else is said.
+pub(super) const CHANNEL: usize = WINDOW + 16;
 
 /// The first pause after a lost or refused connection; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -44,6 +52,8 @@ pub(super) struct State {
     pub(super) ended: bool,
     /// Why there is no connection.
     pub(super) last_error: Option<String>,
+    /// What is no report.
+    pub(super) side: SideState,
     /// The status that is published, retained, at the start of every connection.
     online: String,
     last_token: u64,
@@ -54,11 +64,16 @@ pub(super) struct State {
 impl State {
     /// Hands a publish to the client; `None` without a connection or with a full channel. Returns its token.
     pub(super) fn publish(&mut self, topic: &str, retain: bool, payload: Vec<u8>) -> Option<u64> {
-        // Only one publish is waited for at a time: older answers are for publishes that were given up.
-        self.acknowledged.clear();
         self.last_token += 1;
         let token = self.last_token;
         self.hand_over(topic, retain, payload, token).then_some(token)
+    }
+
+    /// Nobody waits for these publishes any more: their acknowledgements are not kept.
+    pub(super) fn abandon(&mut self, tokens: &[u64]) {
+        self.acknowledged.retain(|token| !tokens.contains(token));
+        let waiting = self.queued.iter_mut().chain(self.in_flight.values_mut());
+        waiting.filter(|token| tokens.contains(token)).for_each(|token| *token = NOBODY);
     }
 
     /// Has this said on the status topic from now on.
@@ -67,7 +82,7 @@ impl State {
         self.hand_over(status_topic, true, self.online.clone().into_bytes(), NOBODY);
     }
 
-    fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
+    pub(super) fn hand_over(&mut self, topic: &str, retain: bool, payload: Vec<u8>, token: u64) -> bool {
         let Some(client) = &self.client else { return false };
         // Inside the lock, so that tokens queue in the order of the client's channel.
         let handed = client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_ok();
@@ -86,9 +101,18 @@ impl State {
                 false
             }
             Event::Incoming(Packet::PubAck(ack)) => match self.in_flight.remove(&ack.pkid) {
+                Some(token) if self.side.acknowledge(token) => false,
                 Some(token) if token != NOBODY => self.acknowledged.insert(token),
                 _ => false,
             },
+            Event::Incoming(Packet::Publish(publish)) => {
+                self.side.receive(publish);
+                false
+            }
+            Event::Incoming(Packet::SubAck(ack)) => {
+                self.side.subscribed(&ack.return_codes);
+                false
+            }
             _ => false,
         }
     }
@@ -97,10 +121,12 @@ impl State {
         self.client = None;
         self.queued.clear();
         self.in_flight.clear();
+        self.side.forget_connection();
     }
 }
 
-/// The sink's end of the connection thread.
+/// The sink's end of the connection thread; clones are the same end.
+#[derive(Clone)]
 pub(super) struct Link {
     shared: Arc<(Mutex<State>, Condvar)>,
 }
@@ -156,6 +182,9 @@ impl Link {
                 break;
             }
             if let Err(error) = ended {
+                if is_too_large(&error) {
+                    state.side.give_up_commands();
+                }
                 let error = describe(&error);
                 // The same trouble again is no news: a box without its broker must not fill its journal.
                 let level =
@@ -189,6 +218,10 @@ impl Link {
             state.last_error = None;
             let online = state.online.clone();
             state.hand_over(status_topic, true, online.into_bytes(), NOBODY);
+            if let (Some(client), Some(filter)) = (&state.client, &state.side.filter) {
+                // Fails only with a full channel, and this one is new.
+                let _ = client.try_subscribe(filter, QoS::AtLeastOnce);
+            }
         }
         let (host, port) = options.broker_address();
         log::info!("connected to the broker {host}:{port}");
@@ -226,14 +259,53 @@ fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// Whether the connection ended because the broker sent more than one packet may have.
+fn is_too_large(error: &ConnectionError) -> bool {
+    use rumqttc::StateError::Deserialization;
+    use rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded;
+    matches!(error, ConnectionError::MqttState(Deserialization(PayloadSizeLimitExceeded(_))))
+}
+
 /// The client library's errors in words for people; its own print Rust's debug form.
 fn describe(error: &ConnectionError) -> String {
     match error {
-        ConnectionError::Io(error) => error.to_string(),
-        ConnectionError::ConnectionRefused(code) => format!("the broker refuses us: {code:?}"),
+        ConnectionError::Io(error) => in_words(error),
+        ConnectionError::ConnectionRefused(code) => refused(*code).into(),
+        // With TLS 1.3 the broker judges our certificate after the handshake: its refusal is the first thing that is read.
+        ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(error)),
+        ) => in_words(error),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker has closed the connection".into(),
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => "no answer in time".into(),
+        ConnectionError::Tls(TlsError::Io(error)) => in_words(error),
         ConnectionError::Tls(error) => format!("TLS: {error}"),
         other => other.to_string(),
+    }
+}
+
+/// An error of the network, with what to do where TLS says why.
+fn in_words(error: &std::io::Error) -> String {
+    match tls::advice(error) {
+        Some(advice) => format!("{advice} (TLS: {error})"),
+        None => error.to_string(),
+    }
+}
+
+/// Why the broker does not let us in.
+fn refused(code: ConnectReturnCode) -> &'static str {
+    match code {
+        ConnectReturnCode::BadUserNamePassword => {
+            "the broker does not accept user and password (mqtt.username, mqtt.password_file)"
+        }
+        ConnectReturnCode::NotAuthorized => {
+            "the broker does not let this box in: check mqtt.username, mqtt.password_file and the broker's rules"
+        }
+        ConnectReturnCode::RefusedProtocolVersion => "the broker does not speak MQTT 3.1.1",
+        ConnectReturnCode::BadClientId => {
+            "the broker does not accept the client identifier, roentgen- and the device's name"
+        }
+        ConnectReturnCode::ServiceUnavailable => "the broker says that it is not available now",
+        ConnectReturnCode::Success => "the broker refuses us",
     }
 }
 

@@ -73,6 +73,11 @@ impl Key {
         Self(Zeroizing::new(bytes))
     }
 
+    /// Its bytes, for handing it to a child process of this program; never for a log, a file or an argument.
+    pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
+    }
+
     /// Reads the key in `path`; `None` when there is no such file. Makes nothing.
     pub fn load(path: &Path) -> Result<Option<Self>, KeyError> {
         match load(path) {

@@ -7,10 +7,11 @@ pub use health::{Telemetry, Updates, Web};
 use crate::assess;
 use crate::bundle;
 use crate::classifier::native;
+use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::folder;
+use crate::source::{folder, reserve};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -40,12 +41,16 @@ pub struct Config {
     pub bundles: bundle::Config,
     /// The doors into the box.
     pub source: SourceConfig,
+    /// How many reports are kept, and for how long.
+    pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
     /// What reports carry.
     pub report: assess::Config,
     /// Bounds on what one file may ask of the box.
     pub limits: Limits,
+    /// Room that stays free on the disks.
+    pub reserve: reserve::Config,
     /// How the box says how it is.
     pub telemetry: Telemetry,
     /// What may be asked of it over MQTT.
@@ -66,9 +71,11 @@ impl Default for Config {
             state_dir: "/var/lib/roentgen".into(),
             bundles: bundle::Config::default(),
             source: SourceConfig::default(),
+            outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
             limits: Limits::default(),
+            reserve: reserve::Config::default(),
             telemetry: Telemetry::default(),
             commands: command::Config::default(),
             updates: Updates::default(),
@@ -188,6 +195,7 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
+        self.outbox.validate()?;
         self.source.folder.validate()?;
         self.limits.validate()?;
         self.bundles.validate()?;
@@ -330,6 +338,9 @@ mod tests {
             ("[mqtt]\ntopic_prefix = \"a/#\"", "mqtt.topic_prefix"),
             ("[mqtt]\nmax_packet_bytes = 10", "mqtt.max_packet_bytes"),
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
+            ("[outbox]\nmax_age_days = 0", "outbox.max_age_days"),
+            ("[outbox]\nmax_reports = 1", "outbox.max_reports"),
+            ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
             ("[engine]\nthreads = 1000", "engine.threads"),
@@ -346,6 +357,8 @@ mod tests {
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),
             ("[limits]\nmax_elements = 0", "limits.max_elements"),
             ("[limits]\nmax_nesting = 0", "limits.max_nesting"),
+            ("[limits]\ndecode_seconds = 0", "limits.decode_seconds"),
+            ("[limits]\ndecode_memory_bytes = 1000", "limits.decode_memory_bytes"),
         ] {
             assert!(error(text).contains(key), "{text}");
         }

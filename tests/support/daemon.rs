@@ -31,7 +31,7 @@ impl Place {
         fs::create_dir(place.path("broker")).unwrap();
         fs::create_dir(place.path("incoming")).unwrap();
         let broker = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nuser {}\n",
+            "listener {} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\npersistence true\npersistence_location {}/\nuser {}\n",
             place.port,
             place.path("broker").display(),
             user()
@@ -129,6 +129,11 @@ impl Received {
         let messages = self.0.lock().unwrap();
         let reports = messages.iter().filter(|(topic, ..)| topic == REPORT);
         reports.map(|(_, _, payload)| serde_json::from_str(payload).unwrap()).collect()
+    }
+
+    /// How many reports came, without reading them.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap().iter().filter(|(topic, ..)| topic == REPORT).count()
     }
 
     /// Content hashes of the reported images, with how often each came.

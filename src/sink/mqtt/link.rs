@@ -20,8 +20,12 @@ use tokio::runtime::Runtime;
 /// The token of a publish whose acknowledgement nobody waits for.
 pub(super) const NOBODY: u64 = 0;
 
-/// How many publishes may wait in the client's channel; the sink has one at a time, and the status.
-const CHANNEL: usize = 8;
+/// How many reports are on their way to the broker at a time.
+pub(super) const WINDOW: usize = 64;
+
+/// How many publishes may wait in the client's channel, or be unacknowledged: the reports, and room beside them for the
+/// status and whatever else is said.
+pub(super) const CHANNEL: usize = WINDOW + 16;
 
 /// The first pause after a lost or refused connection; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -60,11 +64,16 @@ pub(super) struct State {
 impl State {
     /// Hands a publish to the client; `None` without a connection or with a full channel. Returns its token.
     pub(super) fn publish(&mut self, topic: &str, retain: bool, payload: Vec<u8>) -> Option<u64> {
-        // Only one publish is waited for at a time: older answers are for publishes that were given up.
-        self.acknowledged.clear();
         self.last_token += 1;
         let token = self.last_token;
         self.hand_over(topic, retain, payload, token).then_some(token)
+    }
+
+    /// Nobody waits for these publishes any more: their acknowledgements are not kept.
+    pub(super) fn abandon(&mut self, tokens: &[u64]) {
+        self.acknowledged.retain(|token| !tokens.contains(token));
+        let waiting = self.queued.iter_mut().chain(self.in_flight.values_mut());
+        waiting.filter(|token| tokens.contains(token)).for_each(|token| *token = NOBODY);
     }
 
     /// Has this said on the status topic from now on.

@@ -100,7 +100,10 @@ impl Drain<'_> {
             self.unless_passing(marked)?;
             self.status.published(acknowledged as u64);
             if self.trouble.take().is_some() {
-                log::info!("reports are delivered again, from report {} on", batch[0].sequence);
+                log::info!(
+                    ROENTGEN_REPORT_ID = batch[0].report_id.as_str(), ROENTGEN_SEQUENCE = batch[0].sequence;
+                    "reports are delivered again, from report {} on", batch[0].sequence
+                );
             }
         }
         match (ended, batch.get(acknowledged)) {

@@ -61,12 +61,14 @@ impl Way<'_> {
             Content::Refused(_) => return Ok(false),
             Content::Judged(report) => Report::clone(report),
             Content::Radiograph(radiograph) => {
-                let known = lock(self.outbox).known(&self.assessor.report_id(&radiograph.origin))?;
+                let id = self.assessor.report_id(&radiograph.origin);
+                let known = lock(self.outbox).known(&id)?;
                 if let Some(known) = known {
                     self.status.repeated();
+                    let sequence = known.sequence();
                     log::info!(
-                        "the same image again: it stands as report {}, it is not judged again",
-                        known.sequence()
+                        ROENTGEN_REPORT_ID = id.as_str(), ROENTGEN_SEQUENCE = sequence;
+                        "the same image again: it stands as report {sequence}, it is not judged again"
                     );
                     return Ok(false);
                 }
@@ -85,11 +87,14 @@ impl Way<'_> {
         match enqueued {
             Enqueued::Queued(sequence) => {
                 self.status.judged(&report);
-                log::info!("report {sequence}: {}", summary(&report));
+                tell(sequence, &report);
             }
             Enqueued::AlreadyKnown { sequence, .. } => {
                 self.status.repeated();
-                log::info!("the same image again: it stands as report {sequence}, no second one is sent");
+                log::info!(
+                    ROENTGEN_REPORT_ID = report.report_id.as_str(), ROENTGEN_SEQUENCE = sequence;
+                    "the same image again: it stands as report {sequence}, no second one is sent"
+                );
             }
         }
         Ok(matches!(enqueued, Enqueued::Queued(_)))
@@ -136,6 +141,27 @@ pub fn judge(
     };
     let seen = Seen { radiograph, image: &image, evidence: &evidence };
     Ok(assessor.assess(&seen, received_at, timing, 0, classifier.name()))
+}
+
+/// Says what was reported: a line for people, and its fields for who searches the journal.
+fn tell(sequence: u64, report: &Report) {
+    let id = report.report_id.as_str();
+    let summary = summary(report);
+    match &report.decision {
+        Decision::Reported { label } => log::info!(
+            ROENTGEN_REPORT_ID = id, ROENTGEN_SEQUENCE = sequence,
+            ROENTGEN_DECISION = "reported", ROENTGEN_LABEL = label.name();
+            "report {sequence}: {summary}"
+        ),
+        Decision::Abstained { reasons } => {
+            let codes: Vec<_> = reasons.iter().map(|reason| reason.code.to_string()).collect();
+            log::info!(
+                ROENTGEN_REPORT_ID = id, ROENTGEN_SEQUENCE = sequence,
+                ROENTGEN_DECISION = "abstained", ROENTGEN_REASONS = codes.join(" ");
+                "report {sequence}: {summary}"
+            );
+        }
+    }
 }
 
 /// One line about a report for the log, without anything that could name a patient.

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
     let ended = loop {
-        let Parts { config, model, assessor, source, sink, broker_files } = &mut parts;
+        let Parts { config, model, assessor, source, sink, broker_files, .. } = &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
         let running = Running { config, bundle, is_fallback: fallback.is_some(), broker_files };
         let line = Line { source, classifier, sink, assessor, status: &status };

@@ -59,7 +59,8 @@ pub fn run(line: Line<'_>, outbox: Outbox, running: &mut dyn FnMut() -> bool) ->
     thread::scope(|scope| {
         let (queued, news) = channel();
         let Line { source, classifier, sink, assessor, status } = line;
-        let mut way = Way { source, classifier, assessor, status, outbox: &outbox };
+        let restarts = source.condition().decoder_restarts;
+        let mut way = Way { source, classifier, assessor, status, outbox: &outbox, restarts, trouble: None };
         let shared = &outbox;
         let drain = scope.spawn(move || drain::drain(sink, shared, status, &news));
         let mut judged = Ok(());

@@ -66,6 +66,15 @@ impl Place {
         Process::spawn(roentgend().args(["run", "--config"]).arg(self.path("roentgend.toml")).stderr(log))
     }
 
+    /// The same, telling all it can, with a folder for temporary files.
+    pub(crate) fn verbose_daemon(&self, temporary: &Path) -> Process {
+        let log = File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        let config = self.path("roentgend.toml");
+        let mut command = roentgend();
+        command.args(["-v", "run", "--config"]).arg(config).env("TMPDIR", temporary).env("RUST_BACKTRACE", "full");
+        Process::spawn(command.stderr(log.try_clone().unwrap()).stdout(log))
+    }
+
     /// Drops a file as a plain writer does.
     pub(crate) fn drop_file(&self, name: &str, bytes: &[u8]) {
         fs::write(self.path("incoming").join(name), bytes).unwrap();
@@ -108,6 +117,12 @@ impl Received {
         });
         is_ready.recv_timeout(PATIENCE).expect("mosquitto acknowledges a subscription");
         received
+    }
+
+    /// Topics and payloads of everything.
+    pub(crate) fn messages(&self) -> Vec<(String, String)> {
+        let messages = self.0.lock().unwrap();
+        messages.iter().map(|(topic, _, payload)| (topic.clone(), payload.clone())).collect()
     }
 
     pub(crate) fn reports(&self) -> Vec<Report> {

@@ -5,9 +5,12 @@
 //! announces each publish with its packet identifier in the same order, and a PubAck names the packet identifier. So
 //! token → packet identifier → acknowledgement, on one connection. All of it is forgotten when the connection ends.
 
-use super::MqttError;
 use super::side::SideState;
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
+use super::{MqttError, tls};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, StateError,
+    TlsError,
+};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -266,11 +269,43 @@ fn is_too_large(error: &ConnectionError) -> bool {
 /// The client library's errors in words for people; its own print Rust's debug form.
 fn describe(error: &ConnectionError) -> String {
     match error {
-        ConnectionError::Io(error) => error.to_string(),
-        ConnectionError::ConnectionRefused(code) => format!("the broker refuses us: {code:?}"),
+        ConnectionError::Io(error) => in_words(error),
+        ConnectionError::ConnectionRefused(code) => refused(*code).into(),
+        // With TLS 1.3 the broker judges our certificate after the handshake: its refusal is the first thing that is read.
+        ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(error)),
+        ) => in_words(error),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker has closed the connection".into(),
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => "no answer in time".into(),
+        ConnectionError::Tls(TlsError::Io(error)) => in_words(error),
         ConnectionError::Tls(error) => format!("TLS: {error}"),
         other => other.to_string(),
+    }
+}
+
+/// An error of the network, with what to do where TLS says why.
+fn in_words(error: &std::io::Error) -> String {
+    match tls::advice(error) {
+        Some(advice) => format!("{advice} (TLS: {error})"),
+        None => error.to_string(),
+    }
+}
+
+/// Why the broker does not let us in.
+fn refused(code: ConnectReturnCode) -> &'static str {
+    match code {
+        ConnectReturnCode::BadUserNamePassword => {
+            "the broker does not accept user and password (mqtt.username, mqtt.password_file)"
+        }
+        ConnectReturnCode::NotAuthorized => {
+            "the broker does not let this box in: check mqtt.username, mqtt.password_file and the broker's rules"
+        }
+        ConnectReturnCode::RefusedProtocolVersion => "the broker does not speak MQTT 3.1.1",
+        ConnectReturnCode::BadClientId => {
+            "the broker does not accept the client identifier, roentgen- and the device's name"
+        }
+        ConnectReturnCode::ServiceUnavailable => "the broker says that it is not available now",
+        ConnectReturnCode::Success => "the broker refuses us",
     }
 }
 

@@ -22,6 +22,7 @@
 
 pub mod command;
 mod config;
+mod files;
 mod link;
 mod side;
 mod tls;
@@ -38,6 +39,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// How long one [`Sink::publish_all`] waits for connection and PubAcks before it lets its caller look around.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,6 +62,19 @@ pub enum MqttError {
         path: PathBuf,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// A file that the configuration names cannot be read.
+    #[error("{key} = {path}: {error}{advice}")]
+    Read {
+        /// The key as it stands in the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said; passing trouble of a disk is not the configuration's fault.
+        #[source]
+        error: std::io::Error,
+        /// What to do.
+        advice: &'static str,
     },
     /// No thread or runtime could be made.
     #[error("cannot start the MQTT client: {0}")]
@@ -131,6 +146,9 @@ impl MqttSink {
     /// Checks the configuration and starts to connect in the background. Returns at once: the broker may be away.
     pub fn start(config: &Config, device: &str, online: &Online) -> Result<Self, MqttError> {
         let options = options(config, device)?;
+        if config.sends_password_in_clear() {
+            log::warn!("{} has no TLS: the password goes over the network readable; use mqtts://", config.url);
+        }
         let (report_topic, status_topic) = (topic(config, device, "report"), topic(config, device, "status"));
         let link = Link::start(options, status_topic.clone(), status(device, "online", online))?;
         let topics = ["telemetry", "result", "command/#"].map(|leaf| topic(config, device, leaf));
@@ -306,7 +324,8 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
     let will = status(device, "offline", &Offline { reason: "connection lost" });
     options.set_last_will(LastWill::new(topic(config, device, "status"), will, QoS::AtLeastOnce, true));
     if let Some(username) = &config.username {
-        options.set_credentials(username, password(config)?);
+        let password = password(config)?;
+        options.set_credentials(username, password.as_str());
     }
     if address.tls {
         options.set_transport(Transport::tls_with_config(tls::client_config(config)?.into()));
@@ -314,15 +333,18 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
     Ok(options)
 }
 
-fn password(config: &Config) -> Result<String, MqttError> {
-    let Some(path) = &config.password_file else { return Ok(String::new()) };
+fn password(config: &Config) -> Result<Zeroizing<String>, MqttError> {
+    let Some(value) = &config.password_file else { return Ok(Zeroizing::new(String::new())) };
     let key = "mqtt.password_file";
-    let text = std::fs::read_to_string(path).map_err(|error| MqttError::File {
-        key,
-        path: path.clone(),
-        problem: format!("{error}; write the password into its first line and let the daemon read it"),
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    let path = files::locate(key, value)?;
+    let secret = files::read_secret(key, &path)?;
+    let failed = |problem: &str| MqttError::File { key, path: path.clone(), problem: problem.into() };
+    let text = std::str::from_utf8(secret.reveal()).map_err(|_| failed("its first line is not UTF-8 text"))?;
+    match text.lines().next() {
+        None | Some("") => Err(failed("its first line is empty; write the password there")),
+        Some(line) if line.len() > usize::from(u16::MAX) => Err(failed("its first line is longer than MQTT allows")),
+        Some(line) => Ok(Zeroizing::new(line.to_owned())),
+    }
 }
 
 #[cfg(test)]

@@ -6,11 +6,17 @@ use crate::systemd;
 use anyhow::Context;
 use roentgen::assess::Assessor;
 use roentgen::bundle::Bundle;
+use roentgen::classifier::Classifier;
 use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
+use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::Folder;
+use roentgen::source::process::Program;
+use roentgen::status::Setup;
+use std::ffi::OsStr;
+use std::path::{Path, absolute};
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -27,10 +33,10 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Makes them all, in the order in which their failure is cheapest to see.
-    pub(super) fn assemble(config: Config, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
+    pub(super) fn assemble(config: Config, path: &Path, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        let source = source(&config)?;
+        let source = source(&config, path)?;
         let broker_files = reload::stamps(&config)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -41,6 +47,21 @@ impl Parts {
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
         Ok(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside })
+    }
+
+    /// What the box says of itself.
+    pub(super) fn setup(&mut self) -> Setup {
+        let Self { config, model, assessor, .. } = self;
+        Setup {
+            device: config.device.clone(),
+            model: assessor.model().clone(),
+            fallback: model.fallback.clone(),
+            backend: model.classifier.name().to_owned(),
+            kernel: model.classifier.kernel().to_owned(),
+            threads: model.classifier.threads(),
+            state_dir: config.state_dir.clone(),
+            incoming: config.source.folder.incoming.clone(),
+        }
     }
 
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
@@ -76,10 +97,15 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
     Ok(Assessor::new(bundle, &config.device, config.report.clone())?)
 }
 
-/// The doors into the box.
-pub(super) fn source(config: &Config) -> anyhow::Result<Folder> {
+/// The doors into the box. `path` is where the configuration stands.
+pub(super) fn source(config: &Config, path: &Path) -> anyhow::Result<Folder> {
     let key = Key::load_or_create(&config.key())?;
-    Ok(Folder::open(&config.source.folder, config.limits.clone(), key)?)
+    let path = absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
+    let decoder = Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key);
+    let trial = Program::this([OsStr::new("trial"), OsStr::new("--config"), path.as_os_str()]);
+    Ok(Folder::open(&config.source.folder, decoder)?
+        .with_reserve(&config.reserve, &config.state_dir)
+        .with_trials(trial, &config.state_dir))
 }
 
 fn online(assessor: &Assessor, model: &Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {

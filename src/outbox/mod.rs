@@ -14,8 +14,9 @@
 //!
 //! A report costs one `fsync`: that of its commit (`synchronous=FULL`). The mark that it was sent costs none: it is in the
 //! log, where a killed process finds it, and a power cut that takes it away makes the box send that report once more,
-//! with the same id. A mark stands for a whole batch of acknowledgements. `tests/outbox_wear.rs` measures what that comes to
-//! in bytes; the layout that it rests on stands in `schema.rs`.
+//! with the same id. A mark stands for a whole batch of acknowledgements. That comes to 10 KB of writes for a report of 1 KB that is
+//! sent alone, 17 KB of blocks on ext4, with the log's writing back and the removal of an old report: `tests/outbox_wear.rs`
+//! measures it. The layout that it rests on stands in `schema.rs`.
 
 mod config;
 mod error;

@@ -1,5 +1,5 @@
-//! Whatever bytes lie where the outbox was, the service goes on: a broken file is set aside, what can be read of it goes on
-//! in a new one, and no sequence is given twice. And a file of version 1 becomes one of this version.
+//! Whatever bytes lie where the outbox was, the service goes on: a broken file is set aside, what can be read of it
+//! goes on in a new one, and no sequence is given twice. And a file of version 1 becomes one of this version.
 
 #[path = "common/queue.rs"]
 mod queue;

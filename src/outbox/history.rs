@@ -227,8 +227,8 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0)).optional().map(Option::unwrap_or_default)
 }
 
-/// Opens a database that others may have open. Without a log nobody has, and reading it as unchangeable spares SQLite the
-/// making of one; with one, it is read beside whoever writes it.
+/// Opens a database that others may have open. Without a log nobody has, and reading it as unchangeable spares SQLite
+/// the making of one; with one, it is read beside whoever writes it.
 fn open(path: &Path) -> Result<Connection, OutboxError> {
     let failed = |what| move |error| OutboxError::of(path, what, error);
     let alone = !integrity::beside(path, "-wal").exists();

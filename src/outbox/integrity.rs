@@ -1,17 +1,18 @@
-//! Opening a database file of which nobody knows what happened to it: checked where the last end was no clean one, brought
-//! to this version, or set aside with a new one in its place. A daemon must start on any bytes here.
+//! Opening a database file of which nobody knows what happened to it: checked where the last end was no clean one,
+//! brought to this version, or set aside with a new one in its place. A daemon must start on any bytes here.
 //!
-//! An open outbox carries a mark that only [`Drop`] of [`super::Outbox`] takes away. Where it stands at the start the process was
-//! killed or the power failed, and `PRAGMA integrity_check` reads the whole file, index against rows. Not the quicker
-//! `quick_check`: the file is bounded, and it takes seconds where it is full. A file of version 1 has no mark and is
-//! always checked. What a check cannot see, a changed letter inside of a report, the checksum of the report tells.
+//! An open outbox carries a mark that only [`Drop`] of [`super::Outbox`] takes away. Where it stands at the start the
+//! process was killed or the power failed, and `PRAGMA integrity_check` reads the whole file, index against rows. Not
+//! the quicker `quick_check`: the file is bounded, and it takes seconds where it is full. A file of version 1 has no
+//! mark and is always checked. What a check cannot see, a changed letter inside of a report, the checksum of the report
+//! tells.
 //!
 //! A broken file is moved, with its `-wal` and `-shm`, to `NAME.unsalvaged`; a new one is made; what can be read of the
-//! old one and bears its checksum is copied, unsent reports first, and then it becomes `NAME.broken-TIME`. An interruption
-//! anywhere is taken up by the next start. The last three broken files are kept.
+//! old one and bears its checksum is copied, unsent reports first, and then it becomes `NAME.broken-TIME`. An
+//! interruption anywhere is taken up by the next start. The last three broken files are kept.
 //!
-//! Sequences go on where the old file ends. Where its end cannot be read they jump to the seconds since 1970, which no box
-//! reaches by counting, so that none is given twice.
+//! Sequences go on where the old file ends. Where its end cannot be read they jump to the seconds since 1970, which no
+//! box reaches by counting, so that none is given twice.
 
 use super::{OutboxError, history, salvage, schema};
 use rusqlite::{Connection, ErrorCode, OpenFlags};

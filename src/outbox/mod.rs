@@ -12,11 +12,11 @@
 //!
 //! # What reaches the disk
 //!
-//! A report costs one `fsync`: that of its commit (`synchronous=FULL`). The mark that it was sent costs none: it is in the
-//! log, where a killed process finds it, and a power cut that takes it away makes the box send that report once more,
-//! with the same id. A mark stands for a whole batch of acknowledgements. That comes to 10 KB of writes for a report of 1 KB that is
-//! sent alone, 17 KB of blocks on ext4, with the log's writing back and the removal of an old report: `tests/outbox_wear.rs`
-//! measures it. The layout that it rests on stands in `schema.rs`.
+//! A report costs one `fsync`: that of its commit (`synchronous=FULL`). The mark that it was sent costs none: it is in
+//! the log, where a killed process finds it, and a power cut that takes it away makes the box send that report once
+//! more, with the same id. A mark stands for a whole batch of acknowledgements. That comes to 10 KB of writes for a
+//! report of 1 KB that is sent alone, 17 KB of blocks on ext4, with the log's writing back and the removal of an old
+//! report: `tests/outbox_wear.rs` measures it. The layout that it rests on stands in `schema.rs`.
 
 mod config;
 mod error;
@@ -213,8 +213,8 @@ impl Outbox {
         Ok((batch, None))
     }
 
-    /// Notes that the broker acknowledged this report and all before it. From now on they are not handed out again, even
-    /// where the note cannot be written, which is tried again with the next one.
+    /// Notes that the broker acknowledged this report and all before it. From now on they are not handed out again,
+    /// even where the note cannot be written, which is tried again with the next one.
     pub fn mark_sent_up_to(&mut self, sequence: u64) -> Result<(), OutboxError> {
         if sequence > self.sent_up_to {
             let sent = history::count_between(&self.connection, self.sent_up_to, sequence).ok();
@@ -241,8 +241,8 @@ impl Outbox {
         Ok(())
     }
 
-    /// Strikes the oldest unsent report off the queue, since it can never be delivered: it stays in the history with the
-    /// reason. Counted in [`Losses`]. Any other report stays where it is.
+    /// Strikes the oldest unsent report off the queue, since it can never be delivered: it stays in the history with
+    /// the reason. Counted in [`Losses`]. Any other report stays where it is.
     pub fn give_up(&mut self, sequence: u64, reason: &str) -> Result<(), OutboxError> {
         let before = history::count_between(&self.connection, self.sent_up_to, sequence.saturating_sub(1));
         match before.map_err(|error| self.failed("cannot look at the oldest reports", error))? {

@@ -1,5 +1,5 @@
-//! The other half of the line: publishes what is in the outbox, in order, and marks it sent on the acknowledgement. Judges
-//! nothing.
+//! The other half of the line: publishes what is in the outbox, in order, and marks it sent on the acknowledgement.
+//! Judges nothing.
 //!
 //! Trouble of the broker and passing trouble of the disk are waited out, and said once. A report that can never be
 //! delivered is struck off, so that the others are not held up by it.

@@ -121,7 +121,8 @@ fn table_line(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     let (decision, why) = match &report.decision {
         Decision::Reported { label } => (label.name(), String::new()),
         Decision::Abstained { reasons } => {
-            let codes: Vec<_> = reasons.iter().map(|reason| reason.code.to_string()).collect();
+            let codes = reasons.iter().map(|reason| serde_json::json!(reason.code));
+            let codes: Vec<_> = codes.map(|code| code.as_str().unwrap_or_default().to_owned()).collect();
             ("abstained", format!(" ({})", codes.join(", ")))
         }
     };

@@ -80,6 +80,7 @@ impl Way<'_> {
             (outbox.enqueue(&report), outbox.take_losses())
         };
         self.status.dropped(losses.dropped);
+        self.status.undeliverable(losses.undeliverable);
         let enqueued = enqueued?;
         if self.trouble.take().is_some() {
             log::info!("reports can be kept again");

@@ -48,7 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let ended = loop {
         let Parts { config, model, assessor, source, sink, broker_files } = &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
-        let running = Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
+        let running =
+            Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
         let line = Line { source, classifier, sink, assessor, status: &status };
         let mut change = None;
         let ended = pipeline::run(line, outbox, &mut || {

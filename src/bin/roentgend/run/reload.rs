@@ -84,8 +84,9 @@ fn prepared(wish: Wish, running: &Running, beat: &mut dyn FnMut()) -> anyhow::Re
     if !wish.configuration {
         return prepare(wish.ticket, running.config.clone(), running, beat);
     }
-    let prepared =
-        Config::load(running.path).map_err(anyhow::Error::from).and_then(|config| prepare(wish.ticket, config, running, beat));
+    let prepared = Config::load(running.path)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| prepare(wish.ticket, config, running, beat));
     match prepared {
         // The bundle was asked for by itself, and a bad file is no reason to withhold it.
         Err(error) if wish.bundle => {

@@ -26,8 +26,10 @@ pub(super) struct Way<'a> {
     outbox: &'a Mutex<Outbox>,
     /// How often the source's decoder had been replaced when the status was told.
     restarts: u64,
-    /// An item that is judged and whose report cannot be kept at present, and why. No other is taken meanwhile.
-    unkept: Option<(Item, String)>,
+    /// An item whose report cannot be kept at present. No other is taken meanwhile.
+    unkept: Option<Item>,
+    /// Why that is, as it was said.
+    trouble: Option<String>,
 }
 
 impl<'a> Way<'a> {
@@ -39,17 +41,17 @@ impl<'a> Way<'a> {
         outbox: &'a Mutex<Outbox>,
     ) -> Self {
         let restarts = source.condition().decoder_restarts;
-        Self { source, classifier, assessor, status, outbox, restarts, unkept: None }
+        Self { source, classifier, assessor, status, outbox, restarts, unkept: None, trouble: None }
     }
 
     /// One turn: at most one image. True when a report was queued.
     pub(super) fn turn(&mut self) -> Result<bool, PipelineError> {
-        let (item, trouble) = match self.unkept.take() {
-            Some((item, trouble)) => (Some(item), Some(trouble)),
-            None => (self.source.next(TURN)?, None),
+        let item = match self.unkept.take() {
+            Some(item) => Some(item),
+            None => self.source.next(TURN)?,
         };
         let queued = match item {
-            Some(item) => self.go(item, trouble)?,
+            Some(item) => self.go(item)?,
             None => false,
         };
         self.tell();
@@ -59,65 +61,75 @@ impl<'a> Way<'a> {
     /// The way ends: what could not be kept is handed over again to the next one.
     pub(super) fn end(&mut self) -> Result<(), PipelineError> {
         match self.unkept.take() {
-            Some((item, _)) => Ok(self.source.settle(&item, Outcome::Later)?),
+            Some(item) => Ok(self.source.settle(&item, Outcome::Later)?),
             None => Ok(()),
         }
     }
 
-    /// The way of one item. `trouble` is why its report could not be kept the last time.
-    fn go(&mut self, item: Item, trouble: Option<String>) -> Result<bool, PipelineError> {
-        let report = match &item.content {
-            Content::Refused(refusal) => {
-                self.source.settle(&item, Outcome::Rejected(refusal.clone()))?;
-                self.status.rejected(refusal.code);
-                return Ok(false);
-            }
-            Content::Radiograph(radiograph) => {
-                judge(radiograph, item.received_at, item.decode, self.classifier, self.assessor)?
-            }
-            Content::Judged(report) => Report::clone(report),
-        };
-        // Not in the `match`, which would hold the lock to its end.
-        let enqueued = lock(self.outbox).enqueue(&report);
-        let enqueued = match enqueued {
-            Err(error) if is_passing(&error) => {
-                self.wait(item, report, &error, trouble);
-                return Ok(false);
-            }
-            enqueued => enqueued?,
-        };
-        if trouble.is_some() {
-            log::info!("reports can be kept again");
+    /// The way of one item: true when its report was queued.
+    fn go(&mut self, mut item: Item) -> Result<bool, PipelineError> {
+        if let Content::Refused(refusal) = &item.content {
+            self.source.settle(&item, Outcome::Rejected(refusal.clone()))?;
+            self.status.rejected(refusal.code);
+            return Ok(false);
         }
+        match self.report(&mut item) {
+            Ok(new) => {
+                if self.trouble.take().is_some() {
+                    log::info!("reports can be kept again");
+                }
+                self.source.settle(&item, Outcome::Reported)?;
+                Ok(new)
+            }
+            // The disk is full, read-only or away: the image waits where it is, and so does the line.
+            Err(PipelineError::Outbox(error)) if error.is_passing() => {
+                self.say_once(&error);
+                self.unkept = Some(item);
+                thread::sleep(TURN);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sees to it that the image's report is durable: true where that is a new one. Once the image is judged the item
+    /// holds its report in the place of its pixels, so that it is judged once, however long the report cannot be kept.
+    fn report(&mut self, item: &mut Item) -> Result<bool, PipelineError> {
+        if let Content::Radiograph(radiograph) = &item.content {
+            let known = lock(self.outbox).known(&self.assessor.report_id(&radiograph.origin))?;
+            if let Some(known) = known {
+                self.status.repeated();
+                log::info!("the same image again: it stands as report {}, it is not judged again", known.sequence());
+                return Ok(false);
+            }
+            let report = judge(radiograph, item.received_at, item.decode, self.classifier, self.assessor)?;
+            item.content = Content::Judged(Box::new(report));
+        }
+        let Content::Judged(report) = &item.content else { return Ok(false) };
+        let (enqueued, losses) = {
+            let mut outbox = lock(self.outbox);
+            (outbox.enqueue(report), outbox.take_losses())
+        };
+        self.status.dropped(losses.dropped);
+        let enqueued = enqueued?;
         match enqueued {
             Enqueued::Queued(sequence) => {
-                self.status.judged(&report);
-                log::info!("report {sequence}: {}", summary(&report));
+                self.status.judged(report);
+                log::info!("report {sequence}: {}", summary(report));
             }
             Enqueued::AlreadyKnown { sequence, .. } => {
                 self.status.repeated();
                 log::info!("the same image again: it stands as report {sequence}, no second one is sent");
             }
         }
-        self.source.settle(&item, Outcome::Reported)?;
         Ok(matches!(enqueued, Enqueued::Queued(_)))
-    }
-
-    /// Holds an item whose report cannot be kept now, without its pixels, for the next turn.
-    fn wait(&mut self, item: Item, report: Report, error: &OutboxError, before: Option<String>) {
-        let trouble = error.to_string();
-        if before.as_ref() != Some(&trouble) {
-            log::warn!("no image is taken: {trouble}");
-        }
-        self.unkept = Some((Item { content: Content::Judged(Box::new(report)), ..item }, trouble));
-        thread::sleep(TURN);
     }
 
     /// Tells the status how it stands with the source.
     fn tell(&mut self) {
         let Condition { intake, waiting, decoder_restarts } = self.source.condition();
-        self.status.intake(match &self.unkept {
-            Some((_, trouble)) => Intake::Closed { reason: trouble.clone() },
+        self.status.intake(match &self.trouble {
+            Some(trouble) => Intake::Closed { reason: trouble.clone() },
             None => intake,
         });
         self.status.incoming(Some(waiting));
@@ -126,11 +138,15 @@ impl<'a> Way<'a> {
         }
         self.restarts = decoder_restarts;
     }
-}
 
-/// Whether the disk may take the report the next time.
-fn is_passing(error: &OutboxError) -> bool {
-    matches!(error, OutboxError::Database { .. })
+    /// Once per kind of trouble: a disk may be full for a week.
+    fn say_once(&mut self, error: &OutboxError) {
+        let error = error.to_string();
+        if self.trouble.as_ref() != Some(&error) {
+            log::error!("no image is taken until reports can be kept again: {error}");
+            self.trouble = Some(error);
+        }
+    }
 }
 
 /// Judges one radiograph: preprocess → classify → assess. The report has no sequence yet.

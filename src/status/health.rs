@@ -115,7 +115,8 @@ fn broker(state: &State, now: Instant, problems: &mut Vec<Problem>) {
         }
     } else if since > AWAY {
         let error = broker.error.as_deref().map(|error| format!(" ({error})")).unwrap_or_default();
-        let advice = "See that the broker runs and that [mqtt] url names it; reports are kept and sent when it is back.";
+        let advice =
+            "See that the broker runs and that [mqtt] url names it; reports are kept and sent when it is back.";
         let away = format!("No connection to the broker for {}{error}", spoken(since));
         problems.push(if unsent > 0 && since > AWAY_TOO_LONG {
             Problem::failing("broker_away", format!("{away}; {unsent} reports wait."), advice)
@@ -129,7 +130,8 @@ fn broker(state: &State, now: Instant, problems: &mut Vec<Problem>) {
 fn outbox(state: &State, now: Instant, problems: &mut Vec<Problem>) {
     if state.dropped_at.is_some_and(|at| now.saturating_duration_since(at) < LOSS) {
         let message = format!("{} reports were dropped before the broker had them.", state.counts.dropped);
-        let advice = "The broker was away for too long: mend that, or raise the bounds of [outbox]. The images are in done/.";
+        let advice =
+            "The broker was away for too long: mend that, or raise the bounds of [outbox]. The images are in done/.";
         problems.push(Problem::warning("reports_dropped", message, advice));
     }
     if let Some(what) = &state.set_aside {

@@ -169,7 +169,8 @@ impl Telemetry {
         let heat = Heat::read(roots);
         let mut health = Health::of(state, now);
         if heat.throttled == Some(true) {
-            let message = "The processor is slowed down, mostly because the board is too hot or its power supply too weak.";
+            let message =
+                "The processor is slowed down, mostly because the board is too hot or its power supply too weak.";
             let advice = "Images take longer. Give it air, a heat sink or a fan, and the power supply of its makers.";
             health.problems.push(Problem::warning("throttled", message, advice));
         }
@@ -214,10 +215,10 @@ impl Telemetry {
             disks: disks.collect(),
             memory: Memory::read(roots),
             update: state.update.clone(),
-            reload: state.reload.as_ref().map(|reload| ReloadSaid {
-                at: assess::rfc3339(reload.at),
-                refused: reload.refused.clone(),
-            }),
+            reload: state
+                .reload
+                .as_ref()
+                .map(|reload| ReloadSaid { at: assess::rfc3339(reload.at), refused: reload.refused.clone() }),
         }
     }
 }

@@ -11,7 +11,7 @@ use roentgen::bundle::{self, sha256_hex};
 use roentgen::classifier::Classifier;
 use roentgen::classifier::native;
 use roentgen::config::Backend;
-use roentgen::outbox::Outbox;
+use roentgen::outbox::{self, Outbox};
 use roentgen::pipeline::{self, Line};
 use roentgen::plain_file;
 use roentgen::pseudonym::Key;
@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let reports = Subscriber::start(port, &format!("{}/{DEVICE}/report", mqtt.topic_prefix))?;
     let drop_folder = folder::Config { incoming: root.path().join("incoming"), ..folder::Config::default() };
     let key = Key::load_or_create(&root.path().join("pseudonym.key"))?;
-    let outbox = Outbox::open(&root.path().join("outbox.sqlite3"))?;
+    let outbox = Outbox::open(&root.path().join("outbox.sqlite3"), &outbox::Config::default())?;
     let decoder = Decoder::in_child(Program::this(["decode-worker"]), Limits::default(), key);
     let mut source = Folder::open(&drop_folder, decoder)?;
     let mut sink = MqttSink::start(&mqtt, DEVICE, &Online::default())?;

@@ -16,12 +16,17 @@ mod decode;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod gently;
+mod health;
 mod heatmap;
 mod logging;
+mod manual;
 mod memory;
 mod model;
+mod reports;
 mod run;
 mod signals;
+mod status;
 mod systemd;
 mod tag;
 
@@ -29,6 +34,7 @@ use clap::{Parser, Subcommand};
 use roentgen::bundle::{BundleError, StoreError};
 use roentgen::classifier::LoadError;
 use roentgen::config::ConfigError;
+use roentgen::outbox::OutboxError;
 use roentgen::pseudonym::KeyError;
 use roentgen::sink::mqtt::MqttError;
 use std::io;
@@ -56,12 +62,16 @@ enum Command {
     /// Shows the whole way on this machine: a broker, a drop folder, synthetic phantoms, and reports as they come.
     #[cfg(feature = "demo")]
     Demo(demo::Arguments),
+    /// Says whether the daemon runs and does its work, and if not, what to do. Ends with 0 where all is well, else with 1.
+    Status(status::Arguments),
     /// Judges files or folders and prints the results.
     Classify(classify::Arguments),
     /// Measures inference time, cold start and memory.
     Bench(bench::Arguments),
     /// Checks configuration, bundle, folders and broker, and says what to do.
     Doctor(doctor::Arguments),
+    /// Shows what was reported, and what still waits for the broker.
+    Reports(reports::Arguments),
     /// Checks, installs and lists model bundles, and goes back to the one before.
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -75,6 +85,9 @@ enum Command {
     /// Judges a suspect image for the daemon, which starts it.
     #[command(hide = true)]
     Trial(decode::Arguments),
+    /// Writes manual pages and shell completions, for packages.
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -94,14 +107,17 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Classify(arguments) => classify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, started),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Reports(arguments) => reports::run(&arguments),
         Command::Bundle(command) => bundle::run(&command),
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Config => config::run(),
         Command::DecodeWorker => decode::work(),
         Command::Trial(arguments) => decode::try_out(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         logging::failure(&error);
@@ -122,6 +138,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<MqttError>()
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
+            || matches!(cause.downcast_ref::<OutboxError>(), Some(OutboxError::Schema { .. }))
     });
     if is_configuration && !is_passing { BAD_CONFIGURATION } else { 1 }
 }

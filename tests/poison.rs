@@ -10,7 +10,7 @@ use roentgen::assess::{self, Assessor};
 use roentgen::bundle::Bundle;
 use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::{Classifier, ClassifyError, Evidence, native};
-use roentgen::outbox::Outbox;
+use roentgen::outbox::{self, Outbox};
 use roentgen::pipeline::{self, Line};
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, Radiograph, Refusal, RefusalCode, open_bytes, open_file, phantom};
@@ -349,7 +349,7 @@ fn daemon_process() {
     let config = folder::Config { incoming: root.join("incoming"), settle_ms: 100, poll_ms: 50, ..Default::default() };
     let folder = Folder::open(&config, Decoder::in_process(Limits::default(), key())).unwrap();
     let mut source = folder.with_trials(this("trial_process", &[&root]), &root.join("state"));
-    let outbox = Outbox::open(&root.join("state/outbox.sqlite3")).unwrap();
+    let outbox = Outbox::open(&root.join("state/outbox.sqlite3"), &outbox::Config::default()).unwrap();
     let (mut sink, status) = (Everything, Status::default());
     let line = Line {
         source: &mut source,

@@ -13,7 +13,9 @@ use roentgen::classifier::{Classifier, ClassifyError, Evidence, native};
 use roentgen::outbox::{self, Outbox};
 use roentgen::pipeline::{self, Line};
 use roentgen::pseudonym::Key;
-use roentgen::radiograph::{Limits, Radiograph, Refusal, RefusalCode, open_bytes, open_file, phantom};
+use roentgen::radiograph::{
+    Limits, Pixels, Radiograph, Refusal, RefusalCode, encode_png, open_bytes, open_file, phantom,
+};
 use roentgen::report::Report;
 use roentgen::sink::{Sink, SinkError};
 use roentgen::source::decoder::{self, Decoder, Failure};
@@ -200,6 +202,35 @@ fn the_real_decoder_gives_what_decoding_here_gives() {
     assert_eq!(decoder.restarts(), 0);
 }
 
+#[test]
+fn the_largest_image_that_the_limits_allow_fits_the_decoders_memory() {
+    // A tenth of the default limits, so that the test itself stays small; the process's own 256 MiB stay the same.
+    let limits =
+        Limits { max_file_bytes: 25 << 20, max_pixels: 10_000_000, max_decoded_bytes: 51 << 20, ..Limits::default() };
+    let memory = limits.decode_memory() - (200 << 20);
+    let limits = Limits { decode_memory_bytes: memory, ..limits };
+    let program = Program::new(Path::new(env!("CARGO_BIN_EXE_roentgend")), ["decode-worker"]);
+    let mut decoder = Decoder::in_child(program, limits, key());
+    let (width, height) = (3125, 2000);
+    let mut colour = Vec::new();
+    // Four channels of 16 bits: nothing of so many pixels takes more.
+    let image = image::ImageBuffer::from_pixel(width, height, image::Rgba([9000u16, 9000, 9000, 65535]));
+    image::DynamicImage::ImageRgba16(image)
+        .write_to(&mut std::io::Cursor::new(&mut colour), image::ImageFormat::Png)
+        .unwrap();
+    let grey = Radiograph {
+        width: 5000,
+        height: 2000,
+        pixels: Pixels::Grey16((0..10_000_000u32).map(|n| (n >> 8) as u16).collect()),
+        ..phantom::radiograph(1, 8)
+    };
+    for bytes in [colour, encode_png(&grey).unwrap()] {
+        let radiograph = decoded(&mut decoder, &bytes).unwrap();
+        assert!(matches!(radiograph.pixels, Pixels::Grey16(_)));
+    }
+    assert_eq!(decoder.restarts(), 0);
+}
+
 /// The ids of the processes whose parent this one is, with a word among their arguments.
 fn children(parent: u32, word: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -253,10 +284,15 @@ fn what_the_decoder_process_costs() {
         open_bytes(&fs::read(path).unwrap(), &Limits::default(), &key()).map_or(0, |r| r.width * r.height)
     });
     let large = fs::read(large.unwrap()).unwrap();
-    let mut small = Vec::new();
-    let grey = image::GrayImage::from_raw(299, 299, phantom::phantom(1, 299)).unwrap();
-    grey.write_to(&mut std::io::Cursor::new(&mut small), image::ImageFormat::Png).unwrap();
-    for (name, bytes) in [("large DICOM", large), ("299 px PNG", small)] {
+    let phantom = |size| encode_png(&phantom::radiograph(1, size)).unwrap();
+    let deep = Radiograph {
+        pixels: Pixels::Grey16((0..9_000_000u32).map(|n| (n % 60_000) as u16).collect()),
+        width: 3000,
+        height: 3000,
+        ..phantom::radiograph(1, 8)
+    };
+    let deep = encode_png(&deep).unwrap();
+    for (name, bytes) in [("large DICOM", large), ("PNG of 16 bits", deep), ("PNG of 8 bits", phantom(299))] {
         let (mut here, mut there) = (Decoder::in_process(Limits::default(), key()), real());
         there.check().unwrap();
         let (mut times, file) = ([Vec::new(), Vec::new()], file(&bytes));

@@ -10,13 +10,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
 
-/// The box's own key. `Debug` does not show it.
+/// The box's own key. `Debug` does not show it, and its memory is overwritten when it is dropped.
 #[derive(Clone)]
-pub struct Key([u8; KEY_BYTES]);
+pub struct Key(Zeroizing<[u8; KEY_BYTES]>);
 
 /// Why the box's key could not be read or made. An error about the daemon, not about an image.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ impl Key {
     /// The first `bytes` bytes of HMAC-SHA-256 over `kind`, a zero byte and `identifier`, in hexadecimal.
     fn keyed_digits(&self, kind: &str, identifier: &[u8], bytes: usize) -> String {
         // A zero byte cannot occur in `kind`, which the callers write as literals: no two pairs give the same message.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.0.as_slice()) else {
             unreachable!("HMAC takes keys of every length")
         };
         mac.update(kind.as_bytes());
@@ -69,7 +70,12 @@ impl Key {
 
     /// A key from its 32 bytes.
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// Its bytes, for handing it to a child process of this program; never for a log, a file or an argument.
+    pub(crate) fn bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
     }
 
     /// Reads the key in `path`; `None` when there is no such file. Makes nothing.
@@ -122,22 +128,22 @@ fn load(path: &Path) -> Result<Key, KeyError> {
     if mode & 0o077 != 0 {
         return Err(KeyError::Mode { path: path.to_owned(), mode });
     }
-    let mut bytes = Vec::with_capacity(KEY_BYTES + 1);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_BYTES + 1));
     file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed("read"))?;
     let found = bytes.len();
-    let key = bytes.try_into().map_err(|_| KeyError::Length { path: path.to_owned(), found })?;
-    Ok(Key(key))
+    let key = bytes.as_slice().try_into().map_err(|_| KeyError::Length { path: path.to_owned(), found })?;
+    Ok(Key(Zeroizing::new(key)))
 }
 
 /// Makes a key file unless another process was faster.
 fn create(path: &Path) -> Result<(), KeyError> {
     let failed = |action| move |error| KeyError::Io { action, path: path.to_owned(), error };
-    let mut bytes = [0; KEY_BYTES];
-    getrandom::fill(&mut bytes).map_err(|error| failed("draw random bytes for")(io::Error::other(error)))?;
+    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| failed("draw random bytes for")(io::Error::other(error)))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Files of `tempfile` have mode 0600 from the start.
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed("create"))?;
-    file.write_all(&bytes).map_err(failed("write"))?;
+    file.write_all(bytes.as_slice()).map_err(failed("write"))?;
     file.as_file().sync_all().map_err(failed("write"))?;
     match file.persist_noclobber(path) {
         Ok(_) => {}

@@ -207,3 +207,27 @@ pub struct Report {
     /// Always [`NOTICE`].
     pub notice: String,
 }
+
+/// A report on its way from the outbox to a sink: the JSON as it lies on the disk, so that nobody reads and writes it anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The report's sequence.
+    pub sequence: u64,
+    /// The report's id.
+    pub report_id: String,
+    /// The whole [`Report`].
+    pub json: String,
+}
+
+impl Message {
+    /// The message of one report.
+    pub fn of(report: &Report) -> Result<Self, serde_json::Error> {
+        let json = serde_json::to_string(report)?;
+        Ok(Self { sequence: report.sequence, report_id: report.report_id.clone(), json })
+    }
+
+    /// The report, for sinks that send something else than its JSON.
+    pub fn report(&self) -> Result<Report, serde_json::Error> {
+        serde_json::from_str(&self.json)
+    }
+}

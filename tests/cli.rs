@@ -288,7 +288,8 @@ fn doctor_says_what_is_wrong_and_what_to_do() {
         assert!(said.contains("outbox.sqlite3: nothing waits"), "{said}");
         assert_eq!(fs::read(&outbox).unwrap(), before);
         assert_eq!(names(&state), ["outbox.sqlite3"]);
-        drop(Outbox::open(&outbox).unwrap());
+        fs::remove_file(&outbox).unwrap();
+        drop(Outbox::open(&outbox, &roentgen::outbox::Config::default()).unwrap());
     }
 
     fs::write(&config, "devise = \"a\"").unwrap();

@@ -1,119 +1,164 @@
 //! The outbox's promises: durable on return, one row a report, oldest first, sent only when marked.
 
-use proptest::prelude::*;
-use roentgen::outbox::{Enqueued, Outbox, OutboxError};
-use roentgen::radiograph::{Origin, OriginKind};
-use roentgen::report::{Clock, Decision, Finding, Label, ModelIdentity, NOTICE, Report, SCHEMA, Timing};
+#[path = "common/queue.rs"]
+mod queue;
 
-fn report(id: &str) -> Report {
-    Report {
-        schema: SCHEMA.into(),
-        report_id: id.into(),
-        device: "box-1".into(),
-        sequence: 0,
-        received_at: "2026-01-01T00:00:00.000Z".into(),
-        clock: Clock::Unsynchronised,
-        origin: Origin {
-            kind: OriginKind::Dicom,
-            content_sha256: id.into(),
-            study: Some("0123456789abcdef".into()),
-            series: None,
-            instance: None,
-            modality: Some("CR".into()),
-            view: None,
-        },
-        model: ModelIdentity { name: "cxr-vgg16".into(), version: "1.0.0".into(), sha256: "00".into() },
-        backend: "onnx".into(),
-        findings: Label::ALL.map(|label| Finding { label, probability: 0.1 }),
-        decision: Decision::Reported { label: Label::Covid },
-        evidence_map: None,
-        timing_ms: Timing { decode: 1.25, preprocess: 2.5, infer: 300.125, total: 303.875 },
-        notice: NOTICE.into(),
-    }
+use proptest::prelude::*;
+use queue::{copy_as_killed, enqueue, report, unsent};
+use roentgen::outbox::{Config, Enqueued, Outbox, OutboxError, waiting};
+use roentgen::report::{EvidenceMap, Report};
+use std::path::Path;
+
+fn open(path: &Path) -> Outbox {
+    Outbox::open(path, &Config::default()).unwrap()
 }
 
 #[test]
 fn a_queued_report_is_there_after_the_process_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.sqlite3");
-    let mut outbox = Outbox::open(&path).unwrap();
-    assert_eq!(outbox.enqueue(&report("a")).unwrap(), Enqueued::Queued(1));
-    // A copy of the files as they are now is what a killed process leaves behind: nothing was closed or flushed.
-    let left = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(folder.path()).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), left.path().join(entry.file_name())).unwrap();
+    let mut outbox = open(&path);
+    assert_eq!(outbox.enqueue(&report(5)).unwrap(), Enqueued::Queued(1));
+    let left = folder.path().join("left.sqlite3");
+    copy_as_killed(&path, &left);
+    let mut outbox = open(&left);
+    assert!(outbox.set_aside().is_none());
+    let batch = outbox.next_batch(10).unwrap();
+    assert_eq!(batch.len(), 1);
+    assert_eq!((batch[0].sequence, batch[0].report_id.as_str()), (1, report(5).report_id.as_str()));
+    assert_eq!(batch[0].report().unwrap(), Report { sequence: 1, ..report(5) });
+}
+
+#[test]
+fn whatever_step_a_process_is_killed_at_nothing_is_lost_and_nothing_comes_twice_but_with_its_id() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.sqlite3");
+    let mut outbox = open(&path);
+    let mut left = Vec::new();
+    let mut kill = |queued: u64, sent: u64| {
+        let copy = folder.path().join(format!("left-{}.sqlite3", left.len()));
+        copy_as_killed(&path, &copy);
+        left.push((copy, queued, sent));
+    };
+    for n in 1..=12 {
+        kill(n - 1, (n - 1) / 3 * 3);
+        enqueue(&mut outbox, [n]);
+        kill(n, (n - 1) / 3 * 3);
+        if n % 3 == 0 {
+            outbox.next_batch(2).unwrap();
+            kill(n, n - 3);
+            outbox.mark_sent_up_to(n).unwrap();
+            kill(n, n);
+        }
     }
-    let found = Outbox::open(&left.path().join("outbox.sqlite3")).unwrap().next_unsent().unwrap().unwrap();
-    assert_eq!(found, Report { sequence: 1, ..report("a") });
+    drop(outbox);
+    kill(12, 12);
+    for (path, queued, sent) in left {
+        let mut outbox = open(&path);
+        assert!(outbox.set_aside().is_none());
+        assert_eq!(unsent(&mut outbox), (sent + 1..=queued).collect::<Vec<_>>());
+        for n in 1..=queued {
+            let known = outbox.known(&report(n).report_id).unwrap();
+            assert_eq!(known, Some(Enqueued::AlreadyKnown { sequence: n, sent: n <= sent }));
+        }
+        assert_eq!(outbox.enqueue(&report(99)).unwrap(), Enqueued::Queued(queued + 1));
+    }
 }
 
 #[test]
 fn the_same_image_is_queued_once_whether_or_not_it_was_sent() {
     let folder = tempfile::tempdir().unwrap();
-    let mut outbox = Outbox::open(&folder.path().join("outbox.sqlite3")).unwrap();
-    assert_eq!(outbox.enqueue(&report("a")).unwrap(), Enqueued::Queued(1));
-    assert_eq!(outbox.enqueue(&report("a")).unwrap(), Enqueued::AlreadyKnown { sequence: 1, sent: false });
-    outbox.mark_sent(1).unwrap();
-    assert_eq!(outbox.enqueue(&report("a")).unwrap(), Enqueued::AlreadyKnown { sequence: 1, sent: true });
-    assert_eq!(outbox.next_unsent().unwrap(), None);
-    assert_eq!(outbox.enqueue(&report("b")).unwrap(), Enqueued::Queued(2));
+    let mut outbox = open(&folder.path().join("outbox.sqlite3"));
+    let id = report(1).report_id;
+    assert_eq!(outbox.known(&id).unwrap(), None);
+    assert_eq!(outbox.enqueue(&report(1)).unwrap(), Enqueued::Queued(1));
+    let waits = Enqueued::AlreadyKnown { sequence: 1, sent: false };
+    assert_eq!((outbox.enqueue(&report(1)).unwrap(), outbox.known(&id).unwrap()), (waits, Some(waits)));
+    outbox.mark_sent_up_to(1).unwrap();
+    let sent = Enqueued::AlreadyKnown { sequence: 1, sent: true };
+    assert_eq!((outbox.enqueue(&report(1)).unwrap(), outbox.known(&id).unwrap()), (sent, Some(sent)));
+    assert!(outbox.next_batch(1).unwrap().is_empty());
+    assert_eq!(outbox.enqueue(&report(2)).unwrap(), Enqueued::Queued(2));
+}
+
+#[test]
+fn a_report_that_is_given_up_holds_up_nobody_and_stays_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.sqlite3");
+    let mut outbox = open(&path);
+    enqueue(&mut outbox, 1..=3);
+    outbox.give_up(1, "too large").unwrap();
+    assert_eq!(outbox.take_losses().undeliverable, 1);
+    assert_eq!(outbox.take_losses().undeliverable, 0, "told once");
+    drop(outbox);
+    let mut outbox = open(&path);
+    assert_eq!(unsent(&mut outbox), [2, 3]);
+    assert!(outbox.known(&report(1).report_id).unwrap().is_some());
+}
+
+#[test]
+fn a_batch_is_bounded_in_bytes_and_never_empty_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut outbox = open(&folder.path().join("outbox.sqlite3"));
+    for n in 1..=4 {
+        let large = EvidenceMap { rows: 100, columns: 100, logits: vec![0.123_456_79; 10_000 * 3] };
+        outbox.enqueue(&Report { evidence_map: Some(large), ..report(n) }).unwrap();
+    }
+    let batch = outbox.next_batch(64).unwrap();
+    assert_eq!(batch.len(), 1, "{}", batch[0].json.len());
+    assert!(batch[0].json.len() > 256 << 10);
 }
 
 #[test]
 fn a_file_of_a_newer_version_is_refused_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.sqlite3");
-    drop(Outbox::open(&path).unwrap());
+    drop(open(&path));
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let error = Outbox::open(&path).expect_err("version 99");
+    let error = Outbox::open(&path, &Config::default()).expect_err("version 99");
     assert!(matches!(error, OutboxError::Schema { found: 99, .. }), "{error}");
-    assert!(error.to_string().contains("outbox.sqlite3"), "{error}");
+    assert!(error.to_string().contains("outbox.sqlite3") && !error.is_passing(), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "it is left as it is");
 }
 
 #[test]
-fn a_file_that_is_no_database_is_an_error_that_names_it() {
+fn what_may_pass_is_told_from_what_does_not() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("outbox.sqlite3");
-    std::fs::write(&path, "this is a text and not a database, and it is long enough to be looked at ".repeat(20))
-        .unwrap();
-    for error in [Outbox::open(&path).expect_err("a text file"), Outbox::waiting(&path).expect_err("a text file")] {
-        assert!(matches!(error, OutboxError::Unsound { .. }), "{error:?}");
-        let error = error.to_string();
-        assert!(error.contains("outbox.sqlite3") && error.contains("move it away"), "{error}");
-    }
+    let missing = folder.path().join("no/folder/outbox.sqlite3");
+    let error = Outbox::open(&missing, &Config::default()).expect_err("no folder");
+    assert!(error.is_passing(), "a folder may be mounted later: {error}");
+    assert!(error.to_string().contains("no/folder"), "{error}");
 }
 
 #[test]
 fn waiting_reports_are_counted_beside_a_writer_and_without_touching_a_closed_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a ?b#c%20.sqlite3");
-    let mut outbox = Outbox::open(&path).unwrap();
-    outbox.enqueue(&report("a")).unwrap();
-    outbox.enqueue(&report("b")).unwrap();
-    outbox.mark_sent(1).unwrap();
-    assert_eq!(Outbox::waiting(&path).unwrap(), 1, "what stands in the WAL counts");
+    let mut outbox = open(&path);
+    enqueue(&mut outbox, 1..=2);
+    outbox.mark_sent_up_to(1).unwrap();
+    assert_eq!(waiting(&path).unwrap(), 1, "what stands in the WAL counts");
     drop(outbox);
     let before = std::fs::read(&path).unwrap();
-    assert_eq!(Outbox::waiting(&path).unwrap(), 1);
+    assert_eq!(waiting(&path).unwrap(), 1);
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no WAL was made");
-    assert!(Outbox::waiting(&folder.path().join("none")).is_err());
+    assert!(waiting(&folder.path().join("none")).is_err());
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Enqueue(u8),
-    SendOldest,
-    Mark(u8),
+    Enqueue(u64),
+    SendOldest(usize),
+    GiveUpOldest,
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0u8..12).prop_map(Step::Enqueue),
-        3 => Just(Step::SendOldest),
-        1 => (0u8..12).prop_map(Step::Mark),
+        8 => (0u64..24).prop_map(Step::Enqueue),
+        4 => (1usize..5).prop_map(Step::SendOldest),
+        1 => Just(Step::GiveUpOldest),
         1 => Just(Step::Reopen),
     ]
 }
@@ -121,48 +166,59 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever happens in whatever order, the outbox equals a list with a flag.
+    /// Whatever happens in whatever order, the outbox equals a list of ten with a flag: what exceeds ten falls out at the
+    /// front, and what was not sent then counts as lost.
     #[test]
-    fn it_behaves_like_a_list_with_a_flag(steps in proptest::collection::vec(step(), 1..30)) {
+    fn it_behaves_like_a_bounded_list_with_a_flag(steps in proptest::collection::vec(step(), 1..60)) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("outbox.sqlite3");
-        let mut outbox = Outbox::open(&path).unwrap();
-        let mut list: Vec<(String, bool)> = Vec::new();
+        let config = Config { max_reports: 10, ..Config::default() };
+        let mut outbox = Outbox::open(&path, &config).unwrap();
+        // Sequence, image, whether it needs no more sending.
+        let mut list: Vec<(u64, u64, bool)> = Vec::new();
+        let (mut last, mut lost) = (0, 0);
         for step in steps {
             match step {
                 Step::Enqueue(n) => {
-                    let id = format!("id-{n}");
-                    let expected = match list.iter().position(|(known, _)| *known == id) {
-                        Some(at) => Enqueued::AlreadyKnown { sequence: at as u64 + 1, sent: list[at].1 },
+                    let expected = match list.iter().find(|(_, image, _)| *image == n) {
+                        Some(&(sequence, _, sent)) => Enqueued::AlreadyKnown { sequence, sent },
                         None => {
-                            list.push((id.clone(), false));
-                            Enqueued::Queued(list.len() as u64)
+                            last += 1;
+                            list.push((last, n, false));
+                            Enqueued::Queued(last)
                         }
                     };
-                    prop_assert_eq!(outbox.enqueue(&report(&id)).unwrap(), expected);
+                    if list.len() > 10 {
+                        lost += u64::from(!list.remove(0).2);
+                    }
+                    prop_assert_eq!(outbox.enqueue(&report(n)).unwrap(), expected);
                 }
-                Step::SendOldest => {
-                    let expected = list.iter().position(|(_, sent)| !sent);
-                    let found = outbox.next_unsent().unwrap();
-                    prop_assert_eq!(found.as_ref().map(|r| r.report_id.clone()), expected.map(|at| list[at].0.clone()));
-                    if let (Some(at), Some(report)) = (expected, found) {
-                        prop_assert_eq!(report.sequence, at as u64 + 1);
-                        outbox.mark_sent(report.sequence).unwrap();
-                        list[at].1 = true;
+                Step::SendOldest(most) => {
+                    let expected: Vec<_> =
+                        list.iter().filter(|(.., sent)| !sent).map(|&(sequence, image, _)| (sequence, report(image).report_id)).take(most).collect();
+                    let found = outbox.next_batch(most).unwrap();
+                    let found: Vec<_> = found.into_iter().map(|m| (m.sequence, m.report_id)).collect();
+                    prop_assert_eq!(&found, &expected);
+                    if let Some((sequence, _)) = found.last() {
+                        outbox.mark_sent_up_to(*sequence).unwrap();
+                        list.iter_mut().filter(|(of, ..)| of <= sequence).for_each(|(.., sent)| *sent = true);
                     }
                 }
-                Step::Mark(n) => {
-                    outbox.mark_sent(u64::from(n) + 1).unwrap();
-                    if let Some(entry) = list.get_mut(usize::from(n)) {
-                        entry.1 = true;
+                Step::GiveUpOldest => {
+                    if let Some((sequence, _, sent)) = list.iter_mut().find(|(.., sent)| !sent) {
+                        outbox.give_up(*sequence, "a test").unwrap();
+                        *sent = true;
                     }
                 }
                 Step::Reopen => {
+                    lost -= outbox.take_losses().dropped;
                     drop(outbox);
-                    outbox = Outbox::open(&path).unwrap();
+                    outbox = Outbox::open(&path, &config).unwrap();
                 }
             }
-            prop_assert_eq!(outbox.unsent().unwrap(), list.iter().filter(|(_, sent)| !sent).count() as u64);
+            prop_assert_eq!(outbox.unsent().unwrap(), list.iter().filter(|(.., sent)| !sent).count() as u64);
+            prop_assert_eq!(outbox.total(), list.len() as u64);
         }
+        prop_assert_eq!(outbox.take_losses().dropped, lost);
     }
 }

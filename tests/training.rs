@@ -1,5 +1,6 @@
 //! Fine-tuning by `roentgen-host train` on a small trunk: that a killed run goes on as if nothing had been, that the
-//! cache of the frozen blocks changes nothing but the time, and that training may start from nothing. Not how good a
+//! cache of the frozen blocks changes nothing but the time, that training may start from nothing, and that runs of one trunk
+//! are averaged. Not how good a
 //! model becomes: its bundle carries its own figures.
 #![cfg(feature = "host")]
 
@@ -156,4 +157,35 @@ fn training_starts_from_a_trunks_own_file_or_from_nothing() {
         let error = refused(dir, wrong);
         assert!(error.contains(said), "{wrong}: {error}");
     }
+}
+
+#[test]
+fn runs_of_one_trunk_are_averaged_and_val_says_what_that_is_worth() {
+    let folder = prepared();
+    let dir = folder.path();
+    done(dir, &fine("a.safetensors", "--seed 1"));
+    done(dir, &fine("b.safetensors", "--seed 2"));
+    let said =
+        done(dir, "average --model {}/a.safetensors --model {}/b.safetensors --data {}/data --out {}/mean.safetensors");
+    assert_eq!(said.matches("negative log-likelihood").count(), 3, "{said}");
+    let all = ["a", "b", "mean"].map(|name| tensors(&dir.join(format!("{name}.safetensors"))));
+    let numbers = |bytes: &[u8]| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+    };
+    for ((a, b), mean) in all[0].iter().zip(&all[1]).zip(&all[2]) {
+        assert!(a.0 == b.0 && b.0 == mean.0);
+        for ((a, b), mean) in numbers(&a.1).iter().zip(numbers(&b.1)).zip(numbers(&mean.1)) {
+            assert_eq!(mean, f64::midpoint(f64::from(*a), f64::from(b)) as f32);
+        }
+    }
+    assert!(all[0] != all[2], "another seed gives another model");
+    done(dir, "quantize --model {}/mean.safetensors --data {}/data --out {}/bundle --calibration-images 16 --quick");
+
+    let error = refused(dir, "average --model {}/a.safetensors --data {}/data --out {}/mean.safetensors");
+    assert!(error.contains("twice"), "{error}");
+    let error = refused(
+        dir,
+        "average --model {}/a.safetensors --model {}/model.safetensors --data {}/data --out {}/mean.safetensors",
+    );
+    assert!(error.contains("no head"), "{error}");
 }

@@ -7,10 +7,11 @@ pub use health::{Telemetry, Updates, Web};
 use crate::assess;
 use crate::bundle;
 use crate::classifier::native;
+use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::folder;
+use crate::source::{folder, reserve};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -40,12 +41,16 @@ pub struct Config {
     pub bundles: bundle::Config,
     /// The doors into the box.
     pub source: SourceConfig,
+    /// How many reports are kept, and for how long.
+    pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
     /// What reports carry.
     pub report: assess::Config,
     /// Bounds on what one file may ask of the box.
     pub limits: Limits,
+    /// Room that stays free on the disks.
+    pub reserve: reserve::Config,
     /// How the box says how it is.
     pub telemetry: Telemetry,
     /// What may be asked of it over MQTT.
@@ -66,9 +71,11 @@ impl Default for Config {
             state_dir: "/var/lib/roentgen".into(),
             bundles: bundle::Config::default(),
             source: SourceConfig::default(),
+            outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
             report: assess::Config::default(),
             limits: Limits::default(),
+            reserve: reserve::Config::default(),
             telemetry: Telemetry::default(),
             commands: command::Config::default(),
             updates: Updates::default(),
@@ -179,10 +186,8 @@ impl Config {
 
     /// Checks a configuration's text; `path` is named in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: locate(&error, text) })?;
         config.validate().map_err(|message| ConfigError::Value { path: path.to_owned(), message })?;
         Ok(config)
     }
@@ -190,6 +195,7 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
+        self.outbox.validate()?;
         self.source.folder.validate()?;
         self.limits.validate()?;
         self.bundles.validate()?;
@@ -211,6 +217,20 @@ impl Config {
     /// The key file of the pseudonyms.
     pub fn key(&self) -> PathBuf {
         self.state_dir.join("pseudonym.key")
+    }
+}
+
+/// What is wrong, and in which line; of the line only what stands before its value, which may be a secret that somebody
+/// wrote where none belongs.
+fn locate(error: &toml::de::Error, text: &str) -> String {
+    let said = error.message().trim_end();
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return said.to_owned() };
+    let number = before.lines().count().max(1) + usize::from(before.ends_with('\n'));
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let key = line.split_once('=').map(|(key, _)| key.trim()).or_else(|| line.starts_with('[').then_some(line));
+    match key {
+        Some(key) => format!("line {number}, {key}: {said}"),
+        None => format!("line {number}: {said}"),
     }
 }
 
@@ -256,6 +276,8 @@ mod tests {
         config.mqtt.username = Some(String::new());
         config.mqtt.password_file = Some(PathBuf::new());
         config.mqtt.ca_file = Some(PathBuf::new());
+        config.mqtt.client_certificate = Some(PathBuf::new());
+        config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
@@ -272,6 +294,28 @@ mod tests {
         let message = error("device = \"box-1\"\n[mqtt]\nurll = \"mqtt://a\"\n");
         for part in ["roentgen.toml", "line 3", "urll", "url"] {
             assert!(message.contains(part), "{part} is missing in: {message}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_place_is_not_repeated() {
+        for text in [
+            "[mqtt]\npassword = \"hunter2\"",
+            "[mqtt]\npassword_file = hunter2",
+            "[mqtt]\nusername = \"a\"\npassword_file = \"hunter2\"",
+            "[mqtt]\nurl = \"mqtt://a:hunter2@b\"",
+            "[mqtt]\nclient_key = \"\"\"\n-----BEGIN PRIVATE KEY-----\nhunter2\"\"\"",
+            "[mqtt]\npassword_file = \"\"\"hunter2",
+        ] {
+            let message = error(text);
+            assert!(!message.contains("hunter2") && message.contains("mqtt") | message.contains("line"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_line_it_is_in() {
+        for (text, line) in [("a = 1", 1), ("\n\na = 1", 3), ("device = \"a\"\r\n[mqtt]\r\nkeep_alive_s = true", 3)] {
+            assert!(error(text).contains(&format!("line {line}, ")), "{}", error(text));
         }
     }
 
@@ -294,6 +338,9 @@ mod tests {
             ("[mqtt]\ntopic_prefix = \"a/#\"", "mqtt.topic_prefix"),
             ("[mqtt]\nmax_packet_bytes = 10", "mqtt.max_packet_bytes"),
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
+            ("[outbox]\nmax_age_days = 0", "outbox.max_age_days"),
+            ("[outbox]\nmax_reports = 1", "outbox.max_reports"),
+            ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
             ("[engine]\nthreads = 1000", "engine.threads"),
@@ -310,6 +357,8 @@ mod tests {
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),
             ("[limits]\nmax_elements = 0", "limits.max_elements"),
             ("[limits]\nmax_nesting = 0", "limits.max_nesting"),
+            ("[limits]\ndecode_seconds = 0", "limits.decode_seconds"),
+            ("[limits]\ndecode_memory_bytes = 1000", "limits.decode_memory_bytes"),
         ] {
             assert!(error(text).contains(key), "{text}");
         }

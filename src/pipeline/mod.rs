@@ -2,8 +2,8 @@
 //! the drain that publishes what is in the outbox. Knows neither folders nor brokers.
 //!
 //! Two threads share the outbox. The caller's thread judges, and never waits for the broker: while that is away, reports
-//! pile up in the outbox and files still leave the drop folder. The drain publishes the oldest report, waits for its
-//! acknowledgement, marks it sent, and takes the next: in order, one at a time.
+//! pile up in the outbox and files still leave the drop folder. The drain publishes the oldest reports, many on their way at
+//! a time and in order, marks those sent that were acknowledged, and takes the next.
 
 mod drain;
 mod turn;
@@ -59,7 +59,8 @@ pub fn run(line: Line<'_>, outbox: Outbox, running: &mut dyn FnMut() -> bool) ->
     thread::scope(|scope| {
         let (queued, news) = channel();
         let Line { source, classifier, sink, assessor, status } = line;
-        let mut way = Way { source, classifier, assessor, status, outbox: &outbox };
+        let restarts = source.condition().decoder_restarts;
+        let mut way = Way { source, classifier, assessor, status, outbox: &outbox, restarts, trouble: None };
         let shared = &outbox;
         let drain = scope.spawn(move || drain::drain(sink, shared, status, &news));
         let mut judged = Ok(());

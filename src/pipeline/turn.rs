@@ -4,11 +4,11 @@
 use super::{PipelineError, lock};
 use crate::assess::{Assessor, Seen};
 use crate::classifier::{Classifier, ClassifyError};
-use crate::outbox::{Enqueued, Outbox};
+use crate::outbox::{Enqueued, Outbox, OutboxError};
 use crate::preprocess::preprocess;
 use crate::radiograph::Radiograph;
 use crate::report::{Decision, Report, Timing};
-use crate::source::{Item, Outcome, Source};
+use crate::source::{Condition, Content, Item, Outcome, Source};
 use crate::status::Status;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,36 +23,95 @@ pub(super) struct Way<'a> {
     pub(super) assessor: &'a Assessor,
     pub(super) status: &'a Status,
     pub(super) outbox: &'a Mutex<Outbox>,
+    /// How often the source's decoder had been replaced when the status was told.
+    pub(super) restarts: u64,
+    /// Why reports cannot be kept at the moment, as it was said.
+    pub(super) trouble: Option<String>,
 }
 
 impl Way<'_> {
     /// One turn: at most one image. True when a report was queued.
     pub(super) fn turn(&mut self) -> Result<bool, PipelineError> {
-        let Self { source, classifier, assessor, status, outbox } = self;
-        let Some(item) = source.next(TURN)? else { return Ok(false) };
-        let Item { radiograph, received_at, decode, .. } = &item;
-        let radiograph = match radiograph {
-            Ok(radiograph) => radiograph,
-            Err(refusal) => {
-                source.settle(&item, Outcome::Rejected(refusal.clone()))?;
-                status.rejected(refusal.code);
-                return Ok(false);
+        let next = self.source.next(TURN)?;
+        self.tell_condition();
+        let Some(item) = next else { return Ok(false) };
+        if let Content::Refused(refusal) = &item.content {
+            self.source.settle(&item, Outcome::Rejected(refusal.clone()))?;
+            self.status.rejected(refusal.code);
+            return Ok(false);
+        }
+        match self.report(&item) {
+            Ok(new) => {
+                self.source.settle(&item, Outcome::Reported)?;
+                Ok(new)
+            }
+            // The disk is full, read-only or away: the image waits where it is, and so does the line.
+            Err(PipelineError::Outbox(error)) if error.is_passing() => {
+                self.say_once(&error);
+                self.source.settle(&item, Outcome::Later)?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sees to it that the image's report is durable: true where that is a new one.
+    fn report(&mut self, item: &Item) -> Result<bool, PipelineError> {
+        let report = match &item.content {
+            Content::Refused(_) => return Ok(false),
+            Content::Judged(report) => Report::clone(report),
+            Content::Radiograph(radiograph) => {
+                let known = lock(self.outbox).known(&self.assessor.report_id(&radiograph.origin))?;
+                if let Some(known) = known {
+                    self.status.repeated();
+                    log::info!(
+                        "the same image again: it stands as report {}, it is not judged again",
+                        known.sequence()
+                    );
+                    return Ok(false);
+                }
+                judge(radiograph, item.received_at, item.decode, self.classifier, self.assessor)?
             }
         };
-        let report = judge(radiograph, *received_at, *decode, *classifier, assessor)?;
-        let enqueued = lock(outbox).enqueue(&report)?;
+        let (enqueued, losses) = {
+            let mut outbox = lock(self.outbox);
+            (outbox.enqueue(&report), outbox.take_losses())
+        };
+        self.status.dropped(losses.dropped);
+        let enqueued = enqueued?;
+        if self.trouble.take().is_some() {
+            log::info!("reports can be kept again");
+        }
         match enqueued {
             Enqueued::Queued(sequence) => {
-                status.judged(&report);
+                self.status.judged(&report);
                 log::info!("report {sequence}: {}", summary(&report));
             }
             Enqueued::AlreadyKnown { sequence, .. } => {
-                status.repeated();
+                self.status.repeated();
                 log::info!("the same image again: it stands as report {sequence}, no second one is sent");
             }
         }
-        source.settle(&item, Outcome::Reported)?;
         Ok(matches!(enqueued, Enqueued::Queued(_)))
+    }
+
+    fn tell_condition(&mut self) {
+        let Condition { intake, waiting, decoder_restarts } = self.source.condition();
+        self.status.intake(intake);
+        self.status.incoming(Some(waiting));
+        for _ in self.restarts..decoder_restarts {
+            self.status.decoder_restarted();
+        }
+        self.restarts = decoder_restarts;
+    }
+
+    /// Once per kind of trouble: a disk may be full for a week.
+    fn say_once(&mut self, error: &OutboxError) {
+        let error = error.to_string();
+        if self.trouble.as_ref() != Some(&error) {
+            log::error!("{error}; images wait in the drop folder until reports can be kept again");
+            self.trouble = Some(error);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 pub mod codec;
 pub mod dicom;
-mod file;
+pub(crate) mod file;
 pub mod phantom;
 mod raster;
 
@@ -95,6 +95,10 @@ pub struct Limits {
     pub max_elements: u64,
     /// Depth of nested DICOM sequences.
     pub max_nesting: u32,
+    /// Seconds that decoding one file may take; 1 to 3600. Longer, and its process is ended.
+    pub decode_seconds: u64,
+    /// Bytes of memory (address space) that the process which decodes may take; 0: see [`Limits::decode_memory`].
+    pub decode_memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -105,6 +109,8 @@ impl Default for Limits {
             max_decoded_bytes: 512 << 20,
             max_elements: 100_000,
             max_nesting: 16,
+            decode_seconds: 60,
+            decode_memory_bytes: 0,
         }
     }
 }
@@ -133,6 +139,12 @@ pub enum RefusalCode {
     MultiFrame,
     /// A transfer syntax, photometric interpretation or bit depth that is not supported.
     Unsupported,
+    /// The process that decodes crashed on it, or took more memory than it may.
+    DecoderFailed,
+    /// Decoding took longer than it may.
+    DecoderTimeout,
+    /// Judging it ends the program, twice out of twice.
+    CrashedTheProgram,
 }
 
 /// An image that is settled as rejected: a code for machines, a sentence for people.
@@ -172,9 +184,25 @@ impl Limits {
             ("max_elements", self.max_elements),
             ("max_nesting", self.max_nesting.into()),
         ];
-        match limits.iter().find(|(_, limit)| *limit == 0) {
-            Some((name, _)) => Err(format!("limits.{name}: write a number above 0, or leave it out for the default")),
-            None => Ok(()),
+        if let Some((name, _)) = limits.iter().find(|(_, limit)| *limit == 0) {
+            return Err(format!("limits.{name}: write a number above 0, or leave it out for the default"));
+        }
+        if !(1..=3600).contains(&self.decode_seconds) {
+            return Err("limits.decode_seconds: write a number of seconds from 1 to 3600".into());
+        }
+        if self.decode_memory_bytes != 0 && self.decode_memory_bytes < 64 << 20 {
+            return Err("limits.decode_memory_bytes: write 0 for the default, or 67108864 (64 MiB) or more".into());
+        }
+        Ok(())
+    }
+
+    /// Bytes of address space for a process that decodes: what the configuration says, or else enough for every file that
+    /// the other limits allow: the file itself, three times its decoded image (as the codec has it, as stored values, as
+    /// grey levels), and 256 MiB for the program and what lies between.
+    pub fn decode_memory(&self) -> u64 {
+        match self.decode_memory_bytes {
+            0 => self.max_decoded_bytes.saturating_mul(3).saturating_add(self.max_file_bytes).saturating_add(256 << 20),
+            bytes => bytes,
         }
     }
 
@@ -251,6 +279,15 @@ pub fn open_bytes(bytes: &[u8], limits: &Limits, key: &Key) -> Result<Radiograph
 /// Opens a radiograph from a regular file; see [`open_bytes`]. The file's size is checked before it is read.
 pub fn open(path: &Path, limits: &Limits, key: &Key) -> Result<Radiograph, Refusal> {
     open_bytes(&file::read(path, limits)?, limits, key)
+}
+
+/// Opens a radiograph from an open regular file, from its beginning; see [`open`].
+pub fn open_file(file: &std::fs::File, limits: &Limits, key: &Key) -> Result<Radiograph, Refusal> {
+    let bytes = file::read_open(file, limits).map_err(|error| match error {
+        file::NotRead::Refused(refusal) => refusal,
+        file::NotRead::Failed(error) => file::unreadable(&error),
+    })?;
+    open_bytes(&bytes, limits, key)
 }
 
 /// A radiograph as a grey PNG of its own depth, 8 or 16 bits; `None` when its pixels do not fill its width and height.

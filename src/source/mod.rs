@@ -1,8 +1,13 @@
 //! Where radiographs come from: the trait of all doors into the box. Not the judgement of what came in.
 
+pub mod decoder;
 pub mod folder;
+pub mod process;
+pub mod reserve;
+mod trouble;
 
 use crate::radiograph::{Radiograph, Refusal};
+use crate::report::Report;
 use std::time::{Duration, SystemTime};
 
 /// One thing that a source handed over and now waits for an [`Outcome`] on.
@@ -15,8 +20,30 @@ pub struct Item {
     pub received_at: SystemTime,
     /// How long reading and decoding took.
     pub decode: Duration,
-    /// The radiograph, or why this is none that can be judged.
-    pub radiograph: Result<Radiograph, Refusal>,
+    /// What it turned out to be.
+    pub content: Content,
+}
+
+/// What an item turned out to be.
+#[derive(Debug)]
+pub enum Content {
+    /// A radiograph to judge.
+    Radiograph(Radiograph),
+    /// Nothing that can be judged, and why.
+    Refused(Refusal),
+    /// A radiograph that a process of its own has judged, since this one may have crashed over it before.
+    Judged(Box<Report>),
+}
+
+impl Content {
+    /// The radiograph, or why there is none; `None` for one that is judged already.
+    pub fn radiograph(&self) -> Option<Result<&Radiograph, &Refusal>> {
+        match self {
+            Self::Radiograph(radiograph) => Some(Ok(radiograph)),
+            Self::Refused(refusal) => Some(Err(refusal)),
+            Self::Judged(_) => None,
+        }
+    }
 }
 
 /// What became of an item.
@@ -26,6 +53,31 @@ pub enum Outcome {
     Reported,
     /// It cannot be judged; the reason goes beside it.
     Rejected(Refusal),
+    /// Its report cannot be kept now. It stays where it is and is handed over again.
+    Later,
+}
+
+/// Whether a source takes images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intake {
+    /// It does.
+    Open,
+    /// It does not, for a reason that will pass or that somebody must see to. What was dropped stays where it is.
+    Closed {
+        /// Why, in words for a technician.
+        reason: String,
+    },
+}
+
+/// How it stands with a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it takes images.
+    pub intake: Intake,
+    /// How many are known to wait.
+    pub waiting: u64,
+    /// How often the process that decodes was replaced because of what it did.
+    pub decoder_restarts: u64,
 }
 
 /// A source stopped working altogether (not: one image was bad).
@@ -48,4 +100,7 @@ pub trait Source {
 
     /// Settles an item: a reported one goes to `done/`, a rejected one to `rejected/` with its reason.
     fn settle(&mut self, item: &Item, outcome: Outcome) -> Result<(), SourceError>;
+
+    /// How it stands with it.
+    fn condition(&self) -> Condition;
 }

@@ -11,11 +11,12 @@ pub mod probe;
 mod state;
 mod telemetry;
 
+pub use crate::source::Intake;
 pub use counts::Counts;
 pub use health::{Health, Problem, Severity};
 pub use latency::{Latency, Quantiles, WINDOW};
 pub use probe::Roots;
-pub use state::{Broker, Intake, QueueDepth, Reload, Setup, Update};
+pub use state::{Broker, QueueDepth, Reload, Setup, Update};
 pub use telemetry::{SCHEMA, Telemetry};
 
 use crate::radiograph::RefusalCode;

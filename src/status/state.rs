@@ -19,18 +19,6 @@ pub struct QueueDepth {
     pub oldest_unsent: Option<SystemTime>,
 }
 
-/// Whether new images are taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Intake {
-    /// They are.
-    Open,
-    /// They stay in the drop folder.
-    Closed {
-        /// Why, and what to do, in words.
-        reason: String,
-    },
-}
-
 /// What the box runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setup {

@@ -126,7 +126,7 @@ impl Dataset {
                 out.extend(u32_bytes(length));
             } else {
                 out.extend(vr.as_bytes());
-                if matches!(*vr, "OB" | "OW" | "SQ" | "UN" | "UT") {
+                if matches!(*vr, "OB" | "OW" | "SQ" | "UC" | "UN" | "UR" | "UT") {
                     out.extend([0, 0]);
                     out.extend(u32_bytes(length));
                 } else {

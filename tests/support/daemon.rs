@@ -31,7 +31,7 @@ impl Place {
         fs::create_dir(place.path("broker")).unwrap();
         fs::create_dir(place.path("incoming")).unwrap();
         let broker = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nuser {}\n",
+            "listener {} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\npersistence true\npersistence_location {}/\nuser {}\n",
             place.port,
             place.path("broker").display(),
             user()
@@ -70,6 +70,15 @@ impl Place {
     pub(crate) fn daemon(&self) -> Process {
         let log = File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
         Process::spawn(roentgend().args(["run", "--config"]).arg(self.path("roentgend.toml")).stderr(log))
+    }
+
+    /// The same, telling all it can, with a folder for temporary files.
+    pub(crate) fn verbose_daemon(&self, temporary: &Path) -> Process {
+        let log = File::options().create(true).append(true).open(self.path("daemon.log")).unwrap();
+        let config = self.path("roentgend.toml");
+        let mut command = roentgend();
+        command.args(["-v", "run", "--config"]).arg(config).env("TMPDIR", temporary).env("RUST_BACKTRACE", "full");
+        Process::spawn(command.stderr(log.try_clone().unwrap()).stdout(log))
     }
 
     /// Drops a file as a plain writer does.
@@ -123,10 +132,21 @@ impl Received {
         wanted.map(|(_, retained, payload)| (*retained, serde_json::from_str(payload).unwrap())).collect()
     }
 
+    /// Topics and payloads of everything.
+    pub(crate) fn messages(&self) -> Vec<(String, String)> {
+        let messages = self.0.lock().unwrap();
+        messages.iter().map(|(topic, _, payload)| (topic.clone(), payload.clone())).collect()
+    }
+
     pub(crate) fn reports(&self) -> Vec<Report> {
         let messages = self.0.lock().unwrap();
         let reports = messages.iter().filter(|(topic, ..)| topic == REPORT);
         reports.map(|(_, _, payload)| serde_json::from_str(payload).unwrap()).collect()
+    }
+
+    /// How many reports came, without reading them.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().unwrap().iter().filter(|(topic, ..)| topic == REPORT).count()
     }
 
     /// Content hashes of the reported images, with how often each came.

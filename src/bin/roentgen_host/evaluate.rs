@@ -154,7 +154,7 @@ pub(crate) fn evaluate(bundle: &Bundle, samples: &[Sample], plan: &Plan) -> Resu
     let source = |sample: &Sample| by_path.get(sample.path.strip_prefix(plan.data).ok()?).cloned();
     let sources: Vec<Option<String>> = int8.samples.iter().map(source).collect();
     let judged = Judged { samples: &int8.samples, sources: &sources, int8: &int8.verdicts, float: float.as_deref() };
-    let mut evaluation = Evaluation::new(&judged, bundle.manifest(), "onnx", plan.split.clone());
+    let mut evaluation = Evaluation::new(&judged, bundle.manifest(), &int8.backend, plan.split.clone());
     if !plan.depth.quick {
         let (robustness, shortcuts) = robustness::run(bundle, &int8, plan.depth.full)?;
         (evaluation.robustness, evaluation.shortcuts) = (Some(robustness), Some(shortcuts));

@@ -7,8 +7,8 @@ use crate::progress::Progress;
 use anyhow::{Result, anyhow, ensure};
 use roentgen::assess::{Assessor, Config, Seen};
 use roentgen::bundle::Bundle;
-use roentgen::classifier::Classifier;
-use roentgen::classifier::onnx::OnnxClassifier;
+use roentgen::classifier::loaded::Loaded;
+use roentgen::classifier::{Classifier, LoadError, native};
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::Radiograph;
 use roentgen::report::{Decision, Finding, Label};
@@ -48,12 +48,22 @@ pub(crate) struct Int8 {
     pub(crate) verdicts: Vec<Verdict>,
     /// The others, each with the reason.
     pub(crate) refused: Vec<String>,
+    /// Which backend ran the network.
+    pub(crate) backend: String,
+}
+
+/// What a box would take, on one core: the cores are shared out by images, of which there are many, and none waits for
+/// another then.
+fn load(bundle: &Bundle) -> Result<Loaded, LoadError> {
+    let engine = native::Config { threads: 1, ..native::Config::default() };
+    Loaded::fastest(bundle, &engine, None)
 }
 
 /// Judges every sample. A file that is no radiograph is set aside; a classifier that fails ends it all.
 pub(crate) fn int8(bundle: &Bundle, samples: &[Sample]) -> Result<Int8> {
     let all = radiographs(bundle, samples.len(), "int8", |index| samples[index].radiograph())?;
-    let mut out = Int8 { samples: Vec::new(), verdicts: Vec::new(), refused: Vec::new() };
+    let mut out =
+        Int8 { samples: Vec::new(), verdicts: Vec::new(), refused: Vec::new(), backend: load(bundle)?.name().into() };
     for (result, sample) in all.into_iter().zip(samples) {
         match result {
             Ok(verdict) => {
@@ -84,7 +94,7 @@ pub(crate) fn radiographs<E: Send>(
     let progress = Progress::start(what, count);
     let assessor = Assessor::new(bundle, "host", Config::default())?;
     let work = || -> Result<Vec<(usize, Result<Verdict, E>)>> {
-        let mut classifier = OnnxClassifier::load(bundle)?;
+        let mut classifier = load(bundle)?;
         let mut part = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -111,7 +121,7 @@ pub(crate) fn radiographs<E: Send>(
 }
 
 /// What the box would say, step by step as in [`roentgen::pipeline::judge`].
-fn judge(classifier: &mut OnnxClassifier, assessor: &Assessor, radiograph: &Radiograph) -> Result<Verdict> {
+fn judge(classifier: &mut Loaded, assessor: &Assessor, radiograph: &Radiograph) -> Result<Verdict> {
     let image = preprocess(radiograph);
     let evidence = classifier.classify(&image)?;
     let (findings, decision) = assessor.decide(&Seen { radiograph, image: &image, evidence: &evidence });

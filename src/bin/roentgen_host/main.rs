@@ -2,6 +2,7 @@
 
 mod adamw;
 mod augment;
+mod average;
 mod calibrate;
 mod card;
 mod checkpoint;
@@ -68,6 +69,8 @@ enum Command {
     Import(import::Args),
     /// Train the head on the features of the frozen trunk
     Train(training::Args),
+    /// Average the weights of models that were fine-tuned from the same trunk
+    Average(average::Args),
     /// Quantize a trained model to int8 and write a bundle
     Quantize(pack::Args),
     /// Fit temperature, gates and threshold of a bundle again
@@ -86,6 +89,7 @@ fn main() -> Result<()> {
     match cli.command {
         Command::Import(args) => import::run(&args),
         Command::Train(args) => training::run(&args),
+        Command::Average(args) => average::run(&args),
         Command::Quantize(args) => pack::run(&args),
         Command::Fit(args) => fit::run(&args),
         Command::Keygen(args) => keygen::run(&args),

@@ -4,7 +4,7 @@ use crate::logging;
 use crate::model::{self, Active, Choice};
 use roentgen::bundle::{Fallback, SelfTest, Signer};
 use roentgen::config::Config;
-use roentgen::outbox::Outbox;
+use roentgen::outbox;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt;
 use std::os::unix::fs::MetadataExt;
@@ -155,13 +155,21 @@ fn moving(folders: &[PathBuf]) -> Finding {
 
 fn outbox(config: &Config) -> Finding {
     let path = config.outbox();
-    if !path.exists() {
-        return Finding::Ok(format!("{} is made at the first start", path.display()));
-    }
-    match Outbox::waiting(&path) {
-        Ok(0) => Finding::Ok(format!("{}: nothing waits", path.display())),
-        Ok(waiting) => Finding::Warn(format!("{}: {waiting} reports wait for the broker", path.display())),
+    let shown = path.display();
+    let found = match outbox::waiting(&path) {
+        _ if !path.exists() => Finding::Ok(format!("{shown} is made at the first start")),
+        Ok(0) => Finding::Ok(format!("{shown}: nothing waits")),
+        Ok(waiting) => Finding::Warn(format!("{shown}: {waiting} reports wait for the broker")),
         Err(error) => Finding::Fail(error.to_string()),
+    };
+    let broken = outbox::integrity::broken_files(&path);
+    match (broken.last(), found) {
+        (Some(last), Finding::Ok(found) | Finding::Warn(found)) => Finding::Warn(format!(
+            "{found}\nit was broken and set aside, last as {}; what could be read of that went on in the new one. Read the \
+             log of that time, check the disk or card, and remove {shown}.broken-* when nobody needs them any more",
+            last.display()
+        )),
+        (_, found) => found,
     }
 }
 

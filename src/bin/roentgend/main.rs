@@ -12,6 +12,7 @@ mod bench;
 mod bundle;
 mod classify;
 mod config;
+mod decode;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
@@ -19,8 +20,10 @@ mod gently;
 mod health;
 mod heatmap;
 mod logging;
+mod manual;
 mod memory;
 mod model;
+mod reports;
 mod run;
 mod signals;
 mod status;
@@ -31,6 +34,7 @@ use clap::{Parser, Subcommand};
 use roentgen::bundle::{BundleError, StoreError};
 use roentgen::classifier::LoadError;
 use roentgen::config::ConfigError;
+use roentgen::outbox::OutboxError;
 use roentgen::pseudonym::KeyError;
 use roentgen::sink::mqtt::MqttError;
 use std::io;
@@ -66,6 +70,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Checks configuration, bundle, folders and broker, and says what to do.
     Doctor(doctor::Arguments),
+    /// Shows what was reported, and what still waits for the broker.
+    Reports(reports::Arguments),
     /// Checks, installs and lists model bundles, and goes back to the one before.
     #[command(subcommand)]
     Bundle(bundle::Command),
@@ -73,6 +79,15 @@ enum Command {
     Tag(tag::Arguments),
     /// Prints the documented default configuration.
     Config,
+    /// Decodes for the daemon, which starts it.
+    #[command(hide = true)]
+    DecodeWorker,
+    /// Judges a suspect image for the daemon, which starts it.
+    #[command(hide = true)]
+    Trial(decode::Arguments),
+    /// Writes manual pages and shell completions, for packages.
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -96,9 +111,13 @@ fn main() -> ExitCode {
         Command::Classify(arguments) => classify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, started),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Reports(arguments) => reports::run(&arguments),
         Command::Bundle(command) => bundle::run(&command),
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Config => config::run(),
+        Command::DecodeWorker => decode::work(),
+        Command::Trial(arguments) => decode::try_out(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         logging::failure(&error);
@@ -119,6 +138,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<MqttError>()
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
+            || matches!(cause.downcast_ref::<OutboxError>(), Some(OutboxError::Schema { .. }))
     });
     if is_configuration && !is_passing { BAD_CONFIGURATION } else { 1 }
 }

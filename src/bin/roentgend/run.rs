@@ -43,27 +43,34 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let _alone = alone(&config.state_dir)?;
     let status = Status::default();
     let health = Health::start(&status, &reload, &config.state_dir)?;
-    let mut outbox = Outbox::open(&config.outbox())?;
+    // After an unclean end it is read as a whole, from a card as slow as it may be.
+    systemd::extend_start();
+    let mut outbox = Outbox::open(&config.outbox(), &config.outbox)?;
+    let set_aside = outbox.set_aside().cloned();
+    if let Some(aside) = &set_aside {
+        status.outbox_set_aside(aside.to_string());
+    }
     let waiting = outbox.unsent()?;
     if waiting > 0 {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
-    let mut parts = Parts::assemble(config)?;
+    let mut parts = Parts::assemble(config, &arguments.config, set_aside.as_ref())?;
     let setup = parts.setup();
     health.attend(&parts.config, parts.sink.side(), setup);
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
     let ended = loop {
-        let Parts { config, model, assessor, source, sink, broker_files } = &mut parts;
+        let Parts { config, model, assessor, source, sink, broker_files, .. } = &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
-        let running = Running { config, bundle, is_fallback: fallback.is_some(), broker_files };
+        let running =
+            Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
         let line = Line { source, classifier, sink, assessor, status: &status };
         let mut change = None;
         let ended = pipeline::run(line, outbox, &mut || {
             watchdog.turn();
             if !stop.is_asked() {
-                change = reload::on_wish(&reload, &arguments.config, &running, &mut || watchdog.turn());
+                change = reload::on_wish(&reload, &running, &mut || watchdog.turn());
             }
             change.is_none() && !stop.is_asked()
         });
@@ -74,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 parts.take(change)?;
                 let setup = parts.setup();
                 health.attend(&parts.config, parts.sink.side(), setup);
-                outbox = Outbox::open(&parts.config.outbox())?;
+                outbox = Outbox::open(&parts.config.outbox(), &parts.config.outbox)?;
                 reload::done(&reload, ticket, Ok(told));
             }
             (ended, _) => break ended,

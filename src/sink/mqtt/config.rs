@@ -1,7 +1,9 @@
 //! The `[mqtt]` section: where the broker is and how to talk to it. Checked before any socket is opened.
 
+use super::files;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The smallest packet limit that is allowed: a report with its evidence map stays well below.
@@ -17,10 +19,15 @@ pub struct Config {
     pub topic_prefix: String,
     /// MQTT user name.
     pub username: Option<String>,
-    /// File whose first line is the MQTT password, so that the configuration holds no secret.
+    /// File whose first line is the MQTT password, so that the configuration holds no secret. This and the other three
+    /// files: an absolute path, or `credential:NAME` for what systemd's `LoadCredential=NAME:…` gives the service.
     pub password_file: Option<PathBuf>,
     /// PEM file with the certificate authorities to trust for `mqtts://`; the system's own where absent.
     pub ca_file: Option<PathBuf>,
+    /// PEM file with the box's own certificate, for a broker that asks for one; those that lead to its authority follow it.
+    pub client_certificate: Option<PathBuf>,
+    /// PEM file with the key of `client_certificate`, not encrypted: PKCS#8, PKCS#1 or SEC1.
+    pub client_key: Option<PathBuf>,
     /// Seconds of silence after which the broker is asked whether it is still there; 5 to 3600.
     pub keep_alive_s: u64,
     /// Largest MQTT packet in either direction, in bytes; at least 65536.
@@ -35,6 +42,8 @@ impl Default for Config {
             username: None,
             password_file: None,
             ca_file: None,
+            client_certificate: None,
+            client_key: None,
             keep_alive_s: 30,
             max_packet_bytes: 1 << 20,
         }
@@ -81,6 +90,21 @@ impl Config {
         if self.password_file.is_some() && self.username.is_none() {
             return Err(invalid("mqtt.password_file", "…", "MQTT sends no password without a user: set mqtt.username"));
         }
+        for (key, file) in self.files() {
+            files::check(key, file)?;
+        }
+        let tls_only = [("mqtt.client_certificate", &self.client_certificate), ("mqtt.ca_file", &self.ca_file)];
+        if let Some((key, _)) = tls_only.into_iter().find(|(_, file)| file.is_some() && !address.tls) {
+            let problem = "without TLS it protects nothing: write mqtts:// in mqtt.url, or leave this out";
+            return Err(invalid(key, "…", problem));
+        }
+        match (&self.client_certificate, &self.client_key) {
+            (Some(_), None) => return Err(invalid("mqtt.client_key", "", "mqtt.client_certificate needs its key")),
+            (None, Some(_)) => {
+                return Err(invalid("mqtt.client_certificate", "", "mqtt.client_key needs its certificate"));
+            }
+            _ => {}
+        }
         if !(5..=3600).contains(&self.keep_alive_s) {
             return Err(invalid("mqtt.keep_alive_s", self.keep_alive_s, "write a number of seconds from 5 to 3600"));
         }
@@ -100,7 +124,9 @@ impl Config {
             _ => return Err(wrong("write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")),
         };
         if rest.contains('@') {
-            return Err(wrong("user and password do not belong here: use mqtt.username and mqtt.password_file"));
+            // Not quoted: it may hold a password.
+            let problem = "user and password do not belong here: use mqtt.username and mqtt.password_file";
+            return Err(invalid("mqtt.url", "…", problem));
         }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         // The colon inside an IPv6 address's brackets is no port.
@@ -116,6 +142,26 @@ impl Config {
             return Err(wrong("write mqtt://HOST:PORT with a host name, an IPv4 address or an [IPv6] address"));
         }
         Ok(Address { tls, host: host.into(), port })
+    }
+
+    /// Whether user and password leave this machine unencrypted.
+    pub fn sends_password_in_clear(&self) -> bool {
+        let is_local = |host: &str| {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        };
+        self.password_file.is_some() && self.address().is_ok_and(|address| !address.tls && !is_local(&address.host))
+    }
+
+    /// The files that this section names, with their keys.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [
+            ("mqtt.password_file", &self.password_file),
+            ("mqtt.ca_file", &self.ca_file),
+            ("mqtt.client_certificate", &self.client_certificate),
+            ("mqtt.client_key", &self.client_key),
+        ];
+        files.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?)))
     }
 
     /// The keep-alive interval.
@@ -158,9 +204,31 @@ mod tests {
         for url in ["", "127.0.0.1:1883", "http://a", "mqtt://", "mqtt://:1883", "mqtt://a:0", "mqtt://a:70000"] {
             assert_eq!(address(url).map_err(|e| e.key), Err("mqtt.url"), "{url}");
         }
+        let with_password = address("mqtt://user:hunter2@host").unwrap_err().to_string();
+        assert!(with_password.contains("mqtt.password_file") && !with_password.contains("hunter2"), "{with_password}");
         for url in ["mqtt://user:secret@host", "mqtt://a b", "mqtt://a/b", "mqtt://::1:1883"] {
             assert_eq!(address(url).map_err(|e| e.key), Err("mqtt.url"), "{url}");
         }
+    }
+
+    #[test]
+    fn certificates_need_their_keys_and_tls() {
+        let key = |url: &str, certificate: Option<&str>, key: Option<&str>, ca: Option<&str>| {
+            let config = Config {
+                url: url.into(),
+                client_certificate: certificate.map(PathBuf::from),
+                client_key: key.map(PathBuf::from),
+                ca_file: ca.map(PathBuf::from),
+                ..Config::default()
+            };
+            config.validate().map_err(|error| error.key)
+        };
+        assert_eq!(key("mqtts://a", Some("/c"), Some("credential:k"), Some("/ca")), Ok(()));
+        assert_eq!(key("mqtts://a", Some("/c"), None, None), Err("mqtt.client_key"));
+        assert_eq!(key("mqtts://a", None, Some("/k"), None), Err("mqtt.client_certificate"));
+        assert_eq!(key("mqtt://a", Some("/c"), Some("/k"), None), Err("mqtt.client_certificate"));
+        assert_eq!(key("mqtt://a", None, None, Some("/ca")), Err("mqtt.ca_file"));
+        assert_eq!(key("mqtts://a", None, None, Some("ca.pem")), Err("mqtt.ca_file"));
     }
 
     #[test]

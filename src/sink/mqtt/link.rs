@@ -5,9 +5,12 @@
 //! announces each publish with its packet identifier in the same order, and a PubAck names the packet identifier. So
 //! token → packet identifier → acknowledgement, on one connection. All of it is forgotten when the connection ends.
 
-use super::MqttError;
 use super::side::SideState;
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS};
+use super::{MqttError, tls};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, StateError,
+    TlsError,
+};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,8 +20,12 @@ use tokio::runtime::Runtime;
 /// The token of a publish whose acknowledgement nobody waits for.
 pub(super) const NOBODY: u64 = 0;
 
-/// How many publishes may wait in the client's channel; the sink has one at a time, and the status.
-const CHANNEL: usize = 8;
+/// How many reports are on their way to the broker at a time.
+pub(super) const WINDOW: usize = 64;
+
+/// How many publishes may wait in the client's channel, or be unacknowledged: the reports, and room beside them for the
+/// status and whatever else is said.
+pub(super) const CHANNEL: usize = WINDOW + 16;
 
 /// The first pause after a lost or refused connection; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -57,11 +64,16 @@ pub(super) struct State {
 impl State {
     /// Hands a publish to the client; `None` without a connection or with a full channel. Returns its token.
     pub(super) fn publish(&mut self, topic: &str, retain: bool, payload: Vec<u8>) -> Option<u64> {
-        // Only one publish is waited for at a time: older answers are for publishes that were given up.
-        self.acknowledged.clear();
         self.last_token += 1;
         let token = self.last_token;
         self.hand_over(topic, retain, payload, token).then_some(token)
+    }
+
+    /// Nobody waits for these publishes any more: their acknowledgements are not kept.
+    pub(super) fn abandon(&mut self, tokens: &[u64]) {
+        self.acknowledged.retain(|token| !tokens.contains(token));
+        let waiting = self.queued.iter_mut().chain(self.in_flight.values_mut());
+        waiting.filter(|token| tokens.contains(token)).for_each(|token| *token = NOBODY);
     }
 
     /// Has this said on the status topic from now on.
@@ -257,11 +269,43 @@ fn is_too_large(error: &ConnectionError) -> bool {
 /// The client library's errors in words for people; its own print Rust's debug form.
 fn describe(error: &ConnectionError) -> String {
     match error {
-        ConnectionError::Io(error) => error.to_string(),
-        ConnectionError::ConnectionRefused(code) => format!("the broker refuses us: {code:?}"),
+        ConnectionError::Io(error) => in_words(error),
+        ConnectionError::ConnectionRefused(code) => refused(*code).into(),
+        // With TLS 1.3 the broker judges our certificate after the handshake: its refusal is the first thing that is read.
+        ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(rumqttc::mqttbytes::Error::Io(error)),
+        ) => in_words(error),
+        ConnectionError::MqttState(StateError::ConnectionAborted) => "the broker has closed the connection".into(),
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => "no answer in time".into(),
+        ConnectionError::Tls(TlsError::Io(error)) => in_words(error),
         ConnectionError::Tls(error) => format!("TLS: {error}"),
         other => other.to_string(),
+    }
+}
+
+/// An error of the network, with what to do where TLS says why.
+fn in_words(error: &std::io::Error) -> String {
+    match tls::advice(error) {
+        Some(advice) => format!("{advice} (TLS: {error})"),
+        None => error.to_string(),
+    }
+}
+
+/// Why the broker does not let us in.
+fn refused(code: ConnectReturnCode) -> &'static str {
+    match code {
+        ConnectReturnCode::BadUserNamePassword => {
+            "the broker does not accept user and password (mqtt.username, mqtt.password_file)"
+        }
+        ConnectReturnCode::NotAuthorized => {
+            "the broker does not let this box in: check mqtt.username, mqtt.password_file and the broker's rules"
+        }
+        ConnectReturnCode::RefusedProtocolVersion => "the broker does not speak MQTT 3.1.1",
+        ConnectReturnCode::BadClientId => {
+            "the broker does not accept the client identifier, roentgen- and the device's name"
+        }
+        ConnectReturnCode::ServiceUnavailable => "the broker says that it is not available now",
+        ConnectReturnCode::Success => "the broker refuses us",
     }
 }
 

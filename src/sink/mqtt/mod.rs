@@ -13,9 +13,16 @@
 //! persistence does that), and it queues events of the old connection for after the reconnect. The outbox already keeps
 //! what was not acknowledged, so a second memory would only add ways to be wrong: after a lost connection the report is
 //! published anew. Delivery is at least once; consumers drop repeats by `report_id`.
+//!
+//! Many reports are on their way at a time, in their order: the broker keeps the order of one connection, and after a lost
+//! one everything from the first unacknowledged report on is published anew, so that the order holds with repeats in it.
+//!
+//! A report above `mqtt.max_packet_bytes` is undeliverable, since no attempt would ever do. What the broker does with one above
+//! a limit of its own is its affair: mosquitto acknowledges and drops it.
 
 pub mod command;
 mod config;
+mod files;
 mod link;
 mod side;
 mod tls;
@@ -25,14 +32,16 @@ pub use side::{Received, Sent, Side};
 
 use super::{Sink, SinkError};
 use crate::bundle::Fallback;
-use crate::report::{ModelIdentity, Report};
-use link::Link;
+use crate::report::{Message, ModelIdentity, Report};
+use link::{Link, State, WINDOW};
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
 use serde::Serialize;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
-/// How long one [`Sink::publish`] waits for connection and PubAck before it lets its caller look around.
+/// How long one [`Sink::publish_all`] waits for connection and PubAcks before it lets its caller look around.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a graceful stop waits for the broker to acknowledge the offline status.
@@ -54,6 +63,19 @@ pub enum MqttError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// A file that the configuration names cannot be read.
+    #[error("{key} = {path}: {error}{advice}")]
+    Read {
+        /// The key as it stands in the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said; passing trouble of a disk is not the configuration's fault.
+        #[source]
+        error: std::io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
     /// No thread or runtime could be made.
     #[error("cannot start the MQTT client: {0}")]
     Start(std::io::Error),
@@ -68,14 +90,35 @@ pub struct Online {
     /// That it is not the one it should run, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundle_fallback: Option<Fallback>,
+    /// That the file with the waiting reports was broken and set aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbox_set_aside: Option<OutboxSetAside>,
+}
+
+/// What the online status says of a broken outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutboxSetAside {
+    /// The name of the file, in the box's state folder.
+    pub file: String,
+    /// What was wrong with it.
+    pub reason: String,
+    /// How many of its reports wait again.
+    pub requeued: u64,
+    /// Whether all of it could be read; if not, reports may be lost.
+    pub complete: bool,
 }
 
 /// A report that was handed to the client and not acknowledged yet.
 struct Pending {
+    sequence: u64,
     report_id: String,
-    /// On which connection; another one never acknowledges it.
-    connection: u64,
     token: u64,
+}
+
+impl Pending {
+    fn is(&self, message: &Message) -> bool {
+        self.sequence == message.sequence && self.report_id == message.report_id
+    }
 }
 
 /// The MQTT sink. Dropping it says goodbye to the broker.
@@ -88,7 +131,10 @@ pub struct MqttSink {
     offline: String,
     max_payload: usize,
     patience: Duration,
-    pending: Option<Pending>,
+    /// What is on its way, oldest first.
+    pending: VecDeque<Pending>,
+    /// On which connection; another one never acknowledges it.
+    connection: u64,
 }
 
 impl MqttSink {
@@ -100,6 +146,9 @@ impl MqttSink {
     /// Checks the configuration and starts to connect in the background. Returns at once: the broker may be away.
     pub fn start(config: &Config, device: &str, online: &Online) -> Result<Self, MqttError> {
         let options = options(config, device)?;
+        if config.sends_password_in_clear() {
+            log::warn!("{} has no TLS: the password goes over the network readable; use mqtts://", config.url);
+        }
         let (report_topic, status_topic) = (topic(config, device, "report"), topic(config, device, "status"));
         let link = Link::start(options, status_topic.clone(), status(device, "online", online))?;
         let topics = ["telemetry", "result", "command/#"].map(|leaf| topic(config, device, leaf));
@@ -108,8 +157,19 @@ impl MqttSink {
         let max_payload = config.max_packet_bytes - report_topic.len() - 16;
         let offline = status(device, "offline", &Offline { reason: "stopped" });
         let device = device.to_owned();
-        let (patience, pending) = (PATIENCE, None);
-        Ok(Self { link, side, device, report_topic, status_topic, offline, max_payload, patience, pending })
+        let (patience, pending) = (PATIENCE, VecDeque::new());
+        Ok(Self {
+            link,
+            side,
+            device,
+            report_topic,
+            status_topic,
+            offline,
+            max_payload,
+            patience,
+            pending,
+            connection: 0,
+        })
     }
 
     /// Says something else on the online status: now, where a connection stands, and at the start of every later one.
@@ -125,6 +185,16 @@ impl MqttSink {
     /// The same connection for what is no report.
     pub fn side(&self) -> Side {
         self.side.clone()
+    }
+
+    /// Why the oldest report is not acknowledged.
+    fn why(&self) -> String {
+        let state = self.link.lock();
+        match &state.last_error {
+            _ if !self.pending.is_empty() => "the broker has not acknowledged it yet".to_owned(),
+            Some(error) => format!("no connection to the broker: {error}"),
+            None => "not connected to the broker yet".to_owned(),
+        }
     }
 
     /// Publishes the offline status, waits for its acknowledgement for a moment, and disconnects. Idempotent.
@@ -146,48 +216,54 @@ impl MqttSink {
     }
 }
 
+/// Waits no longer for what is on its way.
+fn abandon(pending: &mut VecDeque<Pending>, state: &mut State) {
+    let tokens: Vec<u64> = pending.drain(..).map(|pending| pending.token).collect();
+    state.abandon(&tokens);
+}
+
 impl Sink for MqttSink {
     fn publish(&mut self, report: &Report) -> Result<(), SinkError> {
-        let payload = serde_json::to_vec(report).map_err(|error| SinkError(format!("report to JSON: {error}")))?;
-        if payload.len() > self.max_payload {
-            return Err(SinkError(format!(
-                "report {} has {} bytes, mqtt.max_packet_bytes leaves {}: raise it here and at the broker",
-                report.report_id,
-                payload.len(),
-                self.max_payload
-            )));
+        let message = Message::of(report);
+        let message = message.map_err(|error| SinkError::Undeliverable(format!("it has no JSON: {error}")))?;
+        self.publish_all(&[message]).1
+    }
+
+    fn publish_all(&mut self, messages: &[Message]) -> (usize, Result<(), SinkError>) {
+        let fits = |message: &&Message| message.json.len() <= self.max_payload;
+        let deliverable = &messages[..messages.iter().take_while(fits).count()];
+        // Only reports that are asked for are waited for: abandoned ones come again from the outbox.
+        let same = self.pending.iter().zip(deliverable).take_while(|(pending, message)| pending.is(message)).count();
+        if same < self.pending.len() {
+            abandon(&mut self.pending, &mut self.link.lock());
         }
-        // Only the report asked for is waited for: an abandoned one comes again from the outbox.
-        let mut pending = self.pending.take().filter(|pending| pending.report_id == report.report_id);
-        let acknowledged = self.link.wait(Instant::now() + self.patience, |state| {
-            if let Some(sent) = &pending {
-                if state.acknowledged.remove(&sent.token) {
-                    return true;
-                }
-                if state.client.is_none() || state.connection != sent.connection {
-                    pending = None;
-                }
+        let mut acknowledged = 0;
+        let (pending, connection, topic) = (&mut self.pending, &mut self.connection, &self.report_topic);
+        let all = self.link.wait(Instant::now() + self.patience, |state| {
+            while pending.front().is_some_and(|first| state.acknowledged.remove(&first.token)) {
+                pending.pop_front();
+                acknowledged += 1;
             }
-            if pending.is_none()
-                && let Some(token) = state.publish(&self.report_topic, false, payload.clone())
-            {
-                let report_id = report.report_id.clone();
-                pending = Some(Pending { report_id, connection: state.connection, token });
+            if state.client.is_none() || state.connection != *connection {
+                abandon(pending, state);
+                *connection = state.connection;
             }
-            false
+            while let Some(message) = deliverable.get(acknowledged + pending.len()).filter(|_| pending.len() < WINDOW) {
+                let Some(token) = state.publish(topic, false, message.json.clone().into_bytes()) else { break };
+                pending.push_back(Pending { sequence: message.sequence, report_id: message.report_id.clone(), token });
+            }
+            acknowledged == deliverable.len()
         });
-        if acknowledged {
-            return Ok(());
+        if !all {
+            return (acknowledged, Err(SinkError::Waiting(self.why())));
         }
-        let state = self.link.lock();
-        let message = match (&pending, &state.last_error) {
-            (Some(_), _) => "the broker has not acknowledged it yet".to_owned(),
-            (None, Some(error)) => format!("no connection to the broker: {error}"),
-            (None, None) => "not connected to the broker yet".to_owned(),
-        };
-        drop(state);
-        self.pending = pending;
-        Err(SinkError(message))
+        let Some(message) = messages.get(deliverable.len()) else { return (acknowledged, Ok(())) };
+        let problem = format!(
+            "it has {} bytes, mqtt.max_packet_bytes leaves {}: raise it here and at the broker",
+            message.json.len(),
+            self.max_payload
+        );
+        (acknowledged, Err(SinkError::Undeliverable(problem)))
     }
 }
 
@@ -244,11 +320,12 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
     options.set_clean_session(true);
     options.set_keep_alive(config.keep_alive());
     options.set_max_packet_size(config.max_packet_bytes, config.max_packet_bytes);
-    options.set_inflight(8);
+    options.set_inflight(link::CHANNEL as u16);
     let will = status(device, "offline", &Offline { reason: "connection lost" });
     options.set_last_will(LastWill::new(topic(config, device, "status"), will, QoS::AtLeastOnce, true));
     if let Some(username) = &config.username {
-        options.set_credentials(username, password(config)?);
+        let password = password(config)?;
+        options.set_credentials(username, password.as_str());
     }
     if address.tls {
         options.set_transport(Transport::tls_with_config(tls::client_config(config)?.into()));
@@ -256,15 +333,18 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
     Ok(options)
 }
 
-fn password(config: &Config) -> Result<String, MqttError> {
-    let Some(path) = &config.password_file else { return Ok(String::new()) };
+fn password(config: &Config) -> Result<Zeroizing<String>, MqttError> {
+    let Some(value) = &config.password_file else { return Ok(Zeroizing::new(String::new())) };
     let key = "mqtt.password_file";
-    let text = std::fs::read_to_string(path).map_err(|error| MqttError::File {
-        key,
-        path: path.clone(),
-        problem: format!("{error}; write the password into its first line and let the daemon read it"),
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    let path = files::locate(key, value)?;
+    let secret = files::read_secret(key, &path)?;
+    let failed = |problem: &str| MqttError::File { key, path: path.clone(), problem: problem.into() };
+    let text = std::str::from_utf8(secret.reveal()).map_err(|_| failed("its first line is not UTF-8 text"))?;
+    match text.lines().next() {
+        None | Some("") => Err(failed("its first line is empty; write the password there")),
+        Some(line) if line.len() > usize::from(u16::MAX) => Err(failed("its first line is longer than MQTT allows")),
+        Some(line) => Ok(Zeroizing::new(line.to_owned())),
+    }
 }
 
 #[cfg(test)]

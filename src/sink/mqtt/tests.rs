@@ -216,11 +216,79 @@ fn a_graceful_stop_says_offline_before_it_disconnects() {
     broker.join().unwrap();
 }
 
+fn messages(ids: &[&str]) -> Vec<Message> {
+    ids.iter().map(|id| Message::of(&report(id)).unwrap()).collect()
+}
+
 #[test]
-fn a_report_above_the_packet_limit_is_refused_before_it_costs_the_connection() {
-    let (_listener, port) = listener();
+fn a_report_above_the_packet_limit_is_undeliverable_and_costs_neither_connection_nor_the_reports_before() {
+    let (mut sink, mut peer) = connected();
+    let mut three = messages(&["a", "b", "c"]);
+    sink.max_payload = three[0].json.len();
+    three[1].json.push(' ');
+    let broker = std::thread::spawn(move || {
+        let packet_id = peer.expect_report("a");
+        peer.acknowledge(packet_id);
+        let packet_id = peer.expect_report("c");
+        peer.acknowledge(packet_id);
+        peer
+    });
+    let (acknowledged, ended) = sink.publish_all(&three);
+    assert_eq!(acknowledged, 1);
+    let Err(SinkError::Undeliverable(problem)) = ended else { panic!("{ended:?}") };
+    assert!(problem.contains("max_packet_bytes"), "{problem}");
+    assert_eq!(sink.publish_all(&three[2..]), (1, Ok(())));
+    broker.join().unwrap();
+}
+
+#[test]
+fn many_reports_are_on_their_way_at_a_time_and_each_is_waited_for() {
+    let (mut sink, mut peer) = connected();
+    sink.patience = Duration::from_millis(300);
+    let four = messages(&["a", "b", "c", "d"]);
+    let (acknowledged, ended) = sink.publish_all(&four);
+    assert!(acknowledged == 0 && matches!(ended, Err(SinkError::Waiting(_))), "{ended:?}");
+    let ids: Vec<_> = ["a", "b", "c", "d"].iter().map(|id| peer.expect_report(id)).collect();
+    // The answer to a later one says nothing about an earlier one.
+    peer.acknowledge(ids[2]);
+    assert_eq!(sink.publish_all(&four).0, 0);
+    peer.acknowledge(ids[0]);
+    peer.acknowledge(ids[1]);
+    sink.patience = Duration::from_secs(2);
+    let (acknowledged, ended) = sink.publish_all(&four);
+    assert!(acknowledged == 3 && ended.is_err(), "{acknowledged} {ended:?}");
+    // Asked for the rest and more, it goes on waiting for what is on its way, and sends only what is new.
+    sink.patience = Duration::from_secs(20);
+    let broker = std::thread::spawn(move || {
+        let new = peer.expect_report("e");
+        peer.acknowledge(ids[3]);
+        peer.acknowledge(new);
+        peer
+    });
+    assert_eq!(sink.publish_all(&messages(&["d", "e"])), (2, Ok(())));
+    broker.join().unwrap();
+}
+
+#[test]
+fn after_a_lost_connection_all_from_the_first_unacknowledged_come_again_in_order() {
+    let (listener, port) = listener();
     let mut sink = sink(port);
-    sink.max_payload = 100;
-    let error = sink.publish(&report("a")).expect_err("too large").to_string();
-    assert!(error.contains("max_packet_bytes"), "{error}");
+    let broker = std::thread::spawn(move || {
+        let mut peer = Peer::accept(&listener);
+        peer.expect_online();
+        let ids: Vec<_> = ["a", "b", "c"].iter().map(|id| peer.expect_report(id)).collect();
+        peer.acknowledge(ids[0]);
+        // The sink must have seen it before the line is cut.
+        std::thread::sleep(Duration::from_millis(300));
+        drop(peer);
+        let mut peer = Peer::accept(&listener);
+        peer.expect_online();
+        for id in ["b", "c"] {
+            let packet_id = peer.expect_report(id);
+            peer.acknowledge(packet_id);
+        }
+        peer
+    });
+    assert_eq!(sink.publish_all(&messages(&["a", "b", "c"])), (3, Ok(())));
+    broker.join().unwrap();
 }

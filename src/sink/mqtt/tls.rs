@@ -1,10 +1,11 @@
 //! TLS for `mqtts://`: rustls with one crypto library (ring), trusting the system's certificate authorities or those of
-//! `ca_file`. No client certificates, and no way to switch verification off.
+//! `ca_file`, showing the box's own certificate where the broker asks for one. No way to switch verification off.
 
-use super::{Config, MqttError};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
-use std::path::PathBuf;
+use super::{Config, MqttError, files};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore, crypto::ring};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where distributions keep the certificate authorities that they trust, as one PEM file.
@@ -15,29 +16,137 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
+const CA: &str = "mqtt.ca_file";
+const CERTIFICATE: &str = "mqtt.client_certificate";
+const KEY: &str = "mqtt.client_key";
+
 /// The client's side of TLS.
 pub(super) fn client_config(config: &Config) -> Result<ClientConfig, MqttError> {
-    let key = "mqtt.ca_file";
-    let path = config.ca_file.clone().or_else(|| SYSTEM_BUNDLES.map(PathBuf::from).into_iter().find(|p| p.exists()));
-    let Some(path) = path else {
-        let problem = "mqtts:// needs it here: this system has no list of trusted certificate authorities \
-                       (package ca-certificates)";
-        return Err(MqttError::File { key, path: PathBuf::new(), problem: problem.into() });
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| MqttError::Start(io::Error::other(error)))?
+        .with_root_certificates(authorities(config)?);
+    match (&config.client_certificate, &config.client_key) {
+        (Some(certificate), Some(key)) => {
+            let chain = certificates(CERTIFICATE, &files::locate(CERTIFICATE, certificate)?)?;
+            let path = files::locate(KEY, key)?;
+            let key = private_key(&path)?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                let problem = match error {
+                    Error::InconsistentKeys(_) => "it is not the key of mqtt.client_certificate".into(),
+                    other => format!("with mqtt.client_certificate it cannot be used: {other}"),
+                };
+                MqttError::File { key: KEY, path, problem }
+            })
+        }
+        _ => Ok(builder.with_no_client_auth()),
+    }
+}
+
+/// Whom to trust.
+fn authorities(config: &Config) -> Result<RootCertStore, MqttError> {
+    let path = match &config.ca_file {
+        Some(value) => files::locate(CA, value)?,
+        None => SYSTEM_BUNDLES.map(PathBuf::from).into_iter().find(|path| path.exists()).ok_or_else(|| {
+            let problem = "mqtts:// needs it here: this system has no list of trusted certificate authorities \
+                           (package ca-certificates)";
+            MqttError::File { key: CA, path: PathBuf::new(), problem: problem.into() }
+        })?,
     };
-    let failed = |problem: String| MqttError::File { key, path: path.clone(), problem };
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| failed(error.to_string()))? {
-        let certificate = certificate.map_err(|error| failed(format!("not a PEM file of certificates: {error}")))?;
+    for certificate in certificates(CA, &path)? {
         // A system's list may hold old forms that rustls does not read; one good one is enough.
         if let Err(error) = roots.add(certificate) {
             log::debug!("{}: a certificate is left out: {error}", path.display());
         }
     }
     if roots.is_empty() {
-        return Err(failed("holds no usable certificate; give the PEM file of the broker's authority".into()));
+        let problem = "it holds no usable certificate; give the PEM file of the broker's authority".into();
+        return Err(MqttError::File { key: CA, path, problem });
     }
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map(|builder| builder.with_root_certificates(roots).with_no_client_auth())
-        .map_err(|error| failed(error.to_string()))
+    Ok(roots)
+}
+
+/// The certificates of a PEM file; at least one.
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, MqttError> {
+    let failed = |problem: &str| MqttError::File { key, path: path.to_owned(), problem: problem.into() };
+    let bytes = files::read_public(key, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(failed("it holds no certificate in PEM form (BEGIN CERTIFICATE)")),
+        Err(_) => Err(failed("it is not a PEM file of certificates; get it again")),
+    }
+}
+
+/// The key of a PEM file. The parser's own words are not passed on: they may quote it.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, MqttError> {
+    let secret = files::read_secret(KEY, path)?;
+    PrivateKeyDer::from_pem_slice(secret.reveal()).map_err(|_| {
+        let is_encrypted = secret.reveal().windows(9).any(|window| window == b"ENCRYPTED");
+        let problem = if is_encrypted {
+            "it is encrypted, and nobody is there at the start to type its password: remove the encryption \
+             (openssl pkey -in OLD -out NEW) and let only the service read it"
+        } else {
+            "it holds no private key in PEM form (BEGIN PRIVATE KEY)"
+        };
+        MqttError::File { key: KEY, path: path.to_owned(), problem: problem.into() }
+    })
+}
+
+/// What a failed TLS connection means and what to do, where that is known; else `None`.
+pub(super) fn advice(error: &io::Error) -> Option<&'static str> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match error {
+        Error::InvalidCertificate(reason) => match reason {
+            CertificateError::UnknownIssuer => {
+                "no authority that we trust has signed the broker's certificate: check mqtt.ca_file"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the broker's certificate is for another host name than that of mqtt.url"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the broker's certificate has expired, or this box's clock is wrong"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the broker's certificate is not valid yet, or this box's clock is wrong"
+            }
+            CertificateError::Revoked => "the broker's certificate was revoked: ask who runs the broker",
+            _ => return None,
+        },
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired => {
+                "the broker asks for a client certificate: set mqtt.client_certificate and mqtt.client_key"
+            }
+            AlertDescription::UnknownCA => "the broker does not trust who signed mqtt.client_certificate",
+            AlertDescription::CertificateExpired => "mqtt.client_certificate has expired: get a new one",
+            AlertDescription::CertificateRevoked => "mqtt.client_certificate was revoked: get a new one",
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied => "the broker does not accept mqtt.client_certificate",
+            AlertDescription::HandshakeFailure => {
+                "the broker breaks the TLS handshake off: it may ask for a client certificate (mqtt.client_certificate)"
+            }
+            AlertDescription::ProtocolVersion => "the broker speaks only old versions of TLS: it needs 1.2 or later",
+            _ => return None,
+        },
+        Error::InvalidMessage(_) => "this is no TLS: the broker's TLS port is another one, or it has none (mqtt://)",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_found_inside_an_error_of_the_network() {
+        let wrapped = |error: Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let expired = wrapped(Error::InvalidCertificate(CertificateError::Expired));
+        assert!(advice(&expired).is_some_and(|advice| advice.contains("clock")));
+        let asked = wrapped(Error::AlertReceived(AlertDescription::CertificateRequired));
+        assert!(advice(&asked).is_some_and(|advice| advice.contains("mqtt.client_certificate")));
+        assert_eq!(advice(&io::Error::from(io::ErrorKind::ConnectionRefused)), None);
+    }
 }

@@ -6,6 +6,7 @@ use crate::pseudonym::Key;
 use crate::source::SourceError;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -15,8 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime};
 
+/// After how long it is asked again for file events, where there were none.
+const WATCH_AGAIN: Duration = Duration::from_secs(60);
+
 /// What makes a file the same file with the same content, as far as the file system tells without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
     device: u64,
     inode: u64,
@@ -55,14 +59,22 @@ struct Waiting {
 
 /// Finds complete files.
 pub(super) struct Arrivals {
+    /// The folder as it was named.
+    configured: PathBuf,
+    /// The same without links.
     incoming: PathBuf,
     /// Makes the tags that stand for names in the log.
     key: Key,
     settle: Duration,
     poll: Duration,
     /// Dropping it ends the events.
-    _watcher: Option<RecommendedWatcher>,
+    watcher: Option<RecommendedWatcher>,
     events: Receiver<notify::Result<notify::Event>>,
+    /// Device and inode of the folder that is watched, and since when.
+    watched: Option<(u64, u64)>,
+    since: Instant,
+    /// An event said that it was removed or renamed.
+    is_lost: bool,
     last_scan: Option<Instant>,
     /// Complete files, oldest first, and the same as a set.
     ready: VecDeque<PathBuf>,
@@ -78,24 +90,17 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     pub(super) fn watch(config: &Config, key: Key) -> Result<Self, SourceError> {
-        let (sender, events) = channel();
-        // Canonical, because events name the path that was watched.
-        let incoming =
-            fs::canonicalize(&config.incoming).map_err(failed("cannot resolve", config.incoming.display()))?;
-        let watcher = notify::recommended_watcher(sender).and_then(|mut watcher| {
-            watcher.watch(&incoming, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        let watcher = watcher
-            .inspect_err(|error| log::warn!("{}: no file events, polling only: {}", incoming.display(), words(error)))
-            .ok();
-        Ok(Self {
-            incoming,
+        let mut arrivals = Self {
+            configured: config.incoming.clone(),
+            incoming: PathBuf::new(),
             key,
             settle: Duration::from_millis(config.settle_ms),
             poll: Duration::from_millis(config.poll_ms),
-            _watcher: watcher,
-            events,
+            watcher: None,
+            events: channel().1,
+            watched: None,
+            since: Instant::now(),
+            is_lost: false,
             last_scan: None,
             ready: VecDeque::new(),
             is_ready: HashSet::new(),
@@ -103,7 +108,62 @@ impl Arrivals {
             being_written: HashSet::new(),
             left: HashMap::new(),
             mentioned: HashSet::new(),
-        })
+        };
+        arrivals.look()?;
+        Ok(arrivals)
+    }
+
+    /// Looks whether the drop folder is there, and still the one that is watched: it may have been removed and made
+    /// again, or be a disk that was away.
+    pub(super) fn look(&mut self) -> Result<(), SourceError> {
+        let found =
+            fs::metadata(&self.configured).map_err(failed("the drop folder is gone", self.configured.display()))?;
+        let found = (found.dev(), found.ino());
+        let is_another = self.watched != Some(found) || self.is_lost;
+        if is_another || self.watcher.is_none() && self.since.elapsed() >= WATCH_AGAIN {
+            self.watch_anew(found, is_another)?;
+        }
+        Ok(())
+    }
+
+    fn watch_anew(&mut self, found: (u64, u64), is_another: bool) -> Result<(), SourceError> {
+        // Canonical, because events name the path that was watched.
+        let incoming =
+            fs::canonicalize(&self.configured).map_err(failed("cannot resolve", self.configured.display()))?;
+        if is_another {
+            if self.watched.is_some() {
+                log::info!("{} is another folder now; it is watched instead", incoming.display());
+            }
+            self.ready.clear();
+            self.is_ready.clear();
+            self.waiting.clear();
+            self.left.clear();
+            self.mentioned.clear();
+        }
+        let (sender, events) = channel();
+        let watcher = notify::recommended_watcher(sender).and_then(|mut watcher| {
+            watcher.watch(&incoming, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        self.watcher = watcher
+            .inspect_err(|error| {
+                if is_another {
+                    log::warn!("{}: no file events, polling only: {}", incoming.display(), words(error));
+                }
+            })
+            .ok();
+        self.events = events;
+        // Whose close was not seen meanwhile is taken by its age.
+        self.being_written.clear();
+        (self.incoming, self.watched, self.since) = (incoming, Some(found), Instant::now());
+        self.is_lost = false;
+        self.last_scan = None;
+        Ok(())
+    }
+
+    /// How many files are known to be there that are to be taken.
+    pub(super) fn waiting(&self) -> u64 {
+        (self.ready.len() + self.waiting.len()) as u64
     }
 
     /// The next complete file that is not `taken`; `None` at the deadline. Looks at least once, whatever the deadline.
@@ -170,6 +230,11 @@ impl Arrivals {
         }
         // A rename inside the folder names both paths in one event; the new name comes last.
         let Some(path) = event.paths.last() else { return };
+        if *path == self.incoming && matches!(event.kind, EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)))
+        {
+            self.is_lost = true;
+            return;
+        }
         if path.parent() != Some(self.incoming.as_path()) || !may_be_taken(path) {
             return;
         }
@@ -266,6 +331,11 @@ fn words(error: &notify::Error) -> String {
         notify::ErrorKind::MaxFilesWatch => "the system's limit of watched files is reached".into(),
         _ => "the system gives no events here".into(),
     }
+}
+
+/// When a file reached the box, by its metadata.
+pub fn arrived(metadata: &Metadata) -> SystemTime {
+    Identity::of(metadata).arrived(SystemTime::now())
 }
 
 fn is_empty(path: &Path) -> bool {

@@ -8,22 +8,35 @@
 //!
 //! A file's name may be a patient's. Log lines, errors and reasons call a file by its [`tag`](Key::tag) instead.
 
+//!
+//! What goes wrong once it is open stops nothing: a full disk, a folder that is gone, a share that does not answer. Then no
+//! image is taken, which [`Source::condition`] says with the reason, and what was dropped stays where it is; it goes on by
+//! itself. What goes wrong with one file is that file's: it is tried again, refused, or left where it is.
+
 mod arrivals;
+mod hand;
 mod moves;
+mod settle;
+mod take;
+pub mod trial;
 
-pub use arrivals::may_be_taken;
+pub use arrivals::{arrived, may_be_taken};
 
-use super::{Item, Outcome, Source, SourceError};
-use crate::pseudonym::Key;
-use crate::radiograph::{self, Limits, Refusal, RefusalCode};
+use super::decoder::Decoder;
+use super::process::Program;
+use super::reserve::{self, Reserve};
+use super::{Condition, Intake, Item, Outcome, Source, SourceError};
 use arrivals::{Arrivals, Identity};
+use hand::Hand;
 use serde::{Deserialize, Serialize};
+use settle::Settling;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
-use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use take::{AtHand, Delay};
+use trial::Trials;
 
 /// The `[source.folder]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,101 +90,205 @@ pub struct Folder {
     incoming: PathBuf,
     done: PathBuf,
     rejected: PathBuf,
-    limits: Limits,
-    key: Key,
+    decoder: Decoder,
     arrivals: Arrivals,
-    /// What was handed over and is not settled: the file's identity at that time.
+    /// What is not to be offered again: being decoded, handed over, moved, or waiting for its trial; as it was then.
     taken: HashMap<PathBuf, Identity>,
+    /// What is being decoded.
+    at_hand: Option<AtHand>,
+    /// What could not be read, and when it is tried again.
+    delayed: HashMap<PathBuf, Delay>,
+    /// What is settled and could not be moved yet.
+    unmoved: Vec<Settling>,
+    reserve: Option<Reserve>,
+    /// Files that may have crashed this program, and how they are tried.
+    suspects: Option<(Hand, Trials)>,
+    intake: Intake,
+    /// Whether intake opens as soon as nothing is in its way, or only when an image has come through.
+    opens: Opens,
 }
 
+/// What must be seen before a closed intake opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opens {
+    /// That what stood in the way is gone.
+    Freely,
+    /// That an image has come through, or that none is there.
+    WithAnImage,
+}
+
+/// Why no image can be taken now.
+struct Blocked {
+    reason: String,
+    opens: Opens,
+}
+
+impl From<String> for Blocked {
+    fn from(reason: String) -> Self {
+        Self { reason, opens: Opens::Freely }
+    }
+}
+
+/// How often a trial is looked at.
+const TRIAL_POLL: Duration = Duration::from_millis(100);
+
 impl Folder {
-    /// Makes the three folders where they are missing, checks that files can be moved, and starts to watch.
-    pub fn open(config: &Config, limits: Limits, key: Key) -> Result<Self, SourceError> {
+    /// Makes the three folders where they are missing, checks that files can be moved and decoded, removes what an earlier
+    /// run has left half-moved, and starts to watch.
+    pub fn open(config: &Config, mut decoder: Decoder) -> Result<Self, SourceError> {
         let (incoming, done, rejected) = (config.incoming.clone(), config.done(), config.rejected());
         for folder in [&incoming, &done, &rejected] {
             fs::create_dir_all(folder).map_err(failed("cannot make the folder", folder.display()))?;
             moves::check_writable(folder)?;
         }
-        let arrivals = Arrivals::watch(config, key.clone())?;
-        Ok(Self { incoming, done, rejected, limits, key, arrivals, taken: HashMap::new() })
+        for folder in [&done, &rejected] {
+            moves::sweep(folder);
+        }
+        decoder.check().map_err(failed("cannot decode images", "the decoder's process"))?;
+        let arrivals = Arrivals::watch(config, decoder.key().clone())?;
+        Ok(Self {
+            incoming,
+            done,
+            rejected,
+            decoder,
+            arrivals,
+            taken: HashMap::new(),
+            at_hand: None,
+            delayed: HashMap::new(),
+            unmoved: Vec::new(),
+            reserve: None,
+            suspects: None,
+            intake: Intake::Open,
+            opens: Opens::Freely,
+        })
     }
 
-    /// Opens one complete file; `None` when it is gone again.
-    fn take(&mut self, path: PathBuf) -> Option<Item> {
-        let metadata = match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.is_file() => metadata,
-            Ok(_) => return None,
+    /// Takes images only while there is room on the disks of `done/`, `rejected/` and `state_dir`.
+    pub fn with_reserve(mut self, config: &reserve::Config, state_dir: &Path) -> Self {
+        let folders = vec![state_dir.to_owned(), self.done.clone(), self.rejected.clone()];
+        self.reserve = Some(Reserve::new(config, folders));
+        self
+    }
+
+    /// Notes in `state_dir` which image is at hand. One at which an earlier run has died is judged by `program`, which
+    /// reads the file from its standard input and prints a [`trial::Answer`].
+    pub fn with_trials(mut self, program: Program, state_dir: &Path) -> Self {
+        let decode = Duration::from_secs(self.decoder.limits().decode_seconds);
+        match Hand::open(state_dir) {
+            Ok(hand) => self.suspects = Some((hand, Trials::new(program, decode))),
             Err(error) => {
-                log::debug!("{}: gone before it was read: {error}", self.key.tag(&path));
-                return None;
+                let state_dir = state_dir.display();
+                log::warn!("{state_dir}: an image that crashes the program cannot be told at the next start: {error}");
             }
-        };
-        let started = Instant::now();
-        let radiograph = radiograph::open(&path, &self.limits, &self.key);
-        let decode = started.elapsed();
-        let gone = || matches!(fs::symlink_metadata(&path), Err(error) if error.kind() == ErrorKind::NotFound);
-        if matches!(&radiograph, Err(Refusal { code: RefusalCode::Unreadable, .. })) && gone() {
-            return None;
         }
-        let identity = Identity::of(&metadata);
-        self.taken.insert(path.clone(), identity);
-        Some(Item { handle: path, received_at: identity.arrived(SystemTime::now()), decode, radiograph })
+        self
+    }
+
+    /// What a file is called where its name must not stand.
+    fn tag(&self, path: &Path) -> String {
+        self.decoder.key().tag(path)
+    }
+
+    /// One step towards the next item: at most until the deadline.
+    fn step(&mut self, deadline: Instant) -> Result<Option<Item>, Blocked> {
+        self.move_the_unmoved()?;
+        if self.at_hand.is_some() {
+            return self.decoded(deadline);
+        }
+        if let Some(item) = self.tried() {
+            return Ok(Some(item));
+        }
+        if let Some(reserve) = &mut self.reserve {
+            reserve.check()?;
+        }
+        self.arrivals.look().map_err(|error| error.to_string())?;
+        self.folders_are_there()?;
+        let until = match &self.suspects {
+            Some((_, trials)) if trials.is_wanted() => Instant::now(),
+            Some((_, trials)) if trials.is_running() => deadline.min(Instant::now() + TRIAL_POLL),
+            _ => deadline,
+        };
+        let Self { arrivals, taken, delayed, .. } = self;
+        let is_held = |path: &Path| {
+            taken.contains_key(path) || delayed.get(path).is_some_and(|delay| delay.until > Instant::now())
+        };
+        let next = arrivals.next(until, is_held).map_err(|error| error.to_string())?;
+        if self.opens == Opens::Freely || self.arrivals.waiting() == 0 {
+            self.open_intake();
+        }
+        match next {
+            Some(path) => match self.take(path)? {
+                Some(item) => Ok(Some(item)),
+                None if self.at_hand.is_some() => self.decoded(deadline),
+                None => Ok(None),
+            },
+            None => {
+                self.hold_a_trial();
+                Ok(None)
+            }
+        }
+    }
+
+    /// `done/` and `rejected/` are made again where somebody removed them; the drop folder itself is not, which may be a
+    /// disk that will be back.
+    fn folders_are_there(&self) -> Result<(), Blocked> {
+        for folder in [&self.done, &self.rejected] {
+            if !folder.is_dir() {
+                fs::create_dir(folder)
+                    .map_err(|error| format!("cannot make the folder {} again: {error}", folder.display()))?;
+                log::warn!("{} was gone; it is there again", folder.display());
+            }
+        }
+        Ok(())
+    }
+
+    fn open_intake(&mut self) {
+        if self.intake != Intake::Open {
+            log::info!("images are taken again");
+            self.intake = Intake::Open;
+        }
+        self.opens = Opens::Freely;
+    }
+
+    fn close_intake(&mut self, Blocked { reason, opens }: Blocked) {
+        match &self.intake {
+            Intake::Open => log::warn!("no image is taken: {reason}"),
+            // One trouble may show in several ways, in turns.
+            Intake::Closed { reason: before } if *before != reason => log::debug!("no image is taken: {reason}"),
+            Intake::Closed { .. } => {}
+        }
+        self.intake = Intake::Closed { reason };
+        self.opens = opens;
     }
 }
 
 impl Source for Folder {
     fn next(&mut self, patience: Duration) -> Result<Option<Item>, SourceError> {
         let deadline = Instant::now() + patience;
-        while let Some(path) = self.arrivals.next(deadline, |path| self.taken.contains_key(path))? {
-            if let Some(item) = self.take(path) {
-                return Ok(Some(item));
+        loop {
+            match self.step(deadline) {
+                Ok(Some(item)) => return Ok(Some(item)),
+                Ok(None) if Instant::now() < deadline => {}
+                Ok(None) => return Ok(None),
+                Err(blocked) => {
+                    self.close_intake(blocked);
+                    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                    return Ok(None);
+                }
             }
         }
-        Ok(None)
     }
 
     fn settle(&mut self, item: &Item, outcome: Outcome) -> Result<(), SourceError> {
-        let path = &item.handle;
-        let tag = self.key.tag(path);
-        let taken = self.taken.remove(path);
-        let now = match fs::symlink_metadata(path) {
-            Ok(metadata) => Identity::of(&metadata),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                log::warn!("{tag}: somebody removed it before it could be moved");
-                return Ok(());
-            }
-            Err(error) => return Err(failed("cannot look at", &tag)(error)),
-        };
-        if taken != Some(now) {
-            // Moving it would put an image that nobody judged among the settled ones.
-            log::warn!("{tag}: another file of this name came meanwhile; it is judged on its own");
-            self.arrivals.again(path);
-            return Ok(());
-        }
-        let is_unreadable = matches!(&outcome, Outcome::Rejected(Refusal { code: RefusalCode::Unreadable, .. }));
-        let moved = match outcome {
-            Outcome::Reported => moves::settle(path, &tag, &self.incoming, &self.done, None),
-            Outcome::Rejected(refusal) => {
-                log::warn!("{tag}: rejected: {refusal}");
-                let reason = moves::Reason::new(&tag, &refusal, item.received_at);
-                moves::settle(path, &tag, &self.incoming, &self.rejected, Some(&reason))
-            }
-        };
-        match moved {
-            // The folders were writable at the start, so this is about the file (a sticky folder, an immutable file, or
-            // one that cannot be read and so not be copied to another file system either).
-            Err(error) if error.error.kind() == ErrorKind::PermissionDenied || is_unreadable => {
-                log::error!("{error}; it stays there and is not looked at again until it changes");
-                self.arrivals.leave(path, now);
-                Ok(())
-            }
-            // Found out while it was copied to another file system, which takes its time.
-            Err(error) if error.error.kind() == ErrorKind::ResourceBusy => {
-                log::warn!("{error}; it is judged again");
-                self.arrivals.again(path);
-                Ok(())
-            }
-            other => other,
+        self.settled(item, outcome);
+        Ok(())
+    }
+
+    fn condition(&self) -> Condition {
+        Condition {
+            intake: self.intake.clone(),
+            waiting: self.arrivals.waiting(),
+            decoder_restarts: self.decoder.restarts(),
         }
     }
 }

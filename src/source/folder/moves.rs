@@ -79,9 +79,26 @@ pub(super) fn settle(
     }
     // The new name first: after a power cut the file may be found in both folders, never in none.
     for folder in [to, from] {
-        sync_folder(folder).map_err(failed("cannot make the move durable in", folder.display()))?;
+        if let Err(error) = sync_folder(folder) {
+            // It is moved. Should the power fail now, it is judged once more.
+            log::warn!("{}: the move of {tag} may not outlive a power cut: {error}", folder.display());
+        }
     }
     Ok(())
+}
+
+/// Removes from a folder what was left half-written in it.
+pub(super) fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let is_ours = entry.file_name().as_bytes().starts_with(UNFINISHED_PREFIX.as_bytes());
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => log::info!("{}: removed a file that was left half-written there", folder.display()),
+                Err(error) => log::warn!("{}: a half-written file cannot be removed: {error}", folder.display()),
+            }
+        }
+    }
 }
 
 /// Checks that files can be made in a folder.

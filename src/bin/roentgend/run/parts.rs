@@ -8,10 +8,15 @@ use roentgen::assess::Assessor;
 use roentgen::bundle::Bundle;
 use roentgen::classifier::Classifier;
 use roentgen::config::Config;
+use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
-use roentgen::sink::mqtt::{MqttSink, Online};
+use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
+use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::Folder;
+use roentgen::source::process::Program;
 use roentgen::status::Setup;
+use std::ffi::OsStr;
+use std::path::{Path, absolute};
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -22,17 +27,26 @@ pub(super) struct Parts {
     pub(super) sink: MqttSink,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
+    /// What the status says of a broken outbox as long as this process lives.
+    outbox_set_aside: Option<OutboxSetAside>,
 }
 
 impl Parts {
     /// Makes them all, in the order in which their failure is cheapest to see.
-    pub(super) fn assemble(config: Config) -> anyhow::Result<Self> {
+    pub(super) fn assemble(config: Config, path: &Path, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        let source = source(&config)?;
+        let source = source(&config, path)?;
         let broker_files = reload::stamps(&config)?;
-        let sink = MqttSink::start(&config.mqtt, &config.device, &online(&assessor, &model))?;
-        Ok(Self { config, model, assessor, source, sink, broker_files })
+        let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
+            file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            reason: aside.reason.clone(),
+            requeued: aside.requeued,
+            complete: aside.complete,
+        });
+        let online = online(&assessor, &model, outbox_set_aside.clone());
+        let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
+        Ok(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside })
     }
 
     /// What the box says of itself.
@@ -64,7 +78,7 @@ impl Parts {
         if let Some(source) = source {
             self.source = source;
         }
-        let online = online(&self.assessor, &self.model);
+        let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
         if reconnect {
             // The old one says goodbye first: two of one name would throw each other out.
             self.sink.close();
@@ -83,12 +97,17 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
     Ok(Assessor::new(bundle, &config.device, config.report.clone())?)
 }
 
-/// The doors into the box.
-pub(super) fn source(config: &Config) -> anyhow::Result<Folder> {
+/// The doors into the box. `path` is where the configuration stands.
+pub(super) fn source(config: &Config, path: &Path) -> anyhow::Result<Folder> {
     let key = Key::load_or_create(&config.key())?;
-    Ok(Folder::open(&config.source.folder, config.limits.clone(), key)?)
+    let path = absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
+    let decoder = Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key);
+    let trial = Program::this([OsStr::new("trial"), OsStr::new("--config"), path.as_os_str()]);
+    Ok(Folder::open(&config.source.folder, decoder)?
+        .with_reserve(&config.reserve, &config.state_dir)
+        .with_trials(trial, &config.state_dir))
 }
 
-fn online(assessor: &Assessor, model: &Active) -> Online {
-    Online { model: Some(assessor.model().clone()), bundle_fallback: model.fallback.clone() }
+fn online(assessor: &Assessor, model: &Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {
+    Online { model: Some(assessor.model().clone()), bundle_fallback: model.fallback.clone(), outbox_set_aside }
 }

@@ -24,11 +24,13 @@ const FIXED: [&str; 2] = ["state_dir", "device"];
 const OF_MODEL: [&str; 4] = ["bundle", "bundles", "backend", "engine"];
 
 /// The keys that the doors into the box are made from.
-const OF_SOURCE: [&str; 2] = ["source", "limits"];
+const OF_SOURCE: [&str; 3] = ["source", "limits", "reserve"];
 
 /// What runs at the moment.
 pub(super) struct Running<'a> {
     pub(super) config: &'a Config,
+    /// Where it stands.
+    pub(super) path: &'a Path,
     pub(super) bundle: &'a Bundle,
     /// Whether that is another bundle than the one that should run.
     pub(super) is_fallback: bool,
@@ -51,10 +53,10 @@ pub(super) struct Change {
 
 /// Looks whether a reload is asked for, and prepares it. `None`: it is not, or it was refused or changes nothing, and is
 /// answered. `beat` is called between things that take long.
-pub(super) fn on_wish(reload: &Reload, path: &Path, running: &Running, beat: &mut dyn FnMut()) -> Option<Change> {
+pub(super) fn on_wish(reload: &Reload, running: &Running, beat: &mut dyn FnMut()) -> Option<Change> {
     let wish = reload.take()?;
     systemd::reloading();
-    match prepared(wish, path, running, beat) {
+    match prepared(wish, running, beat) {
         Ok(Some(change)) => return Some(change),
         Ok(None) => done(reload, wish.ticket, Ok("nothing has changed".into())),
         Err(error) => done(reload, wish.ticket, Err(logging::chain(&error))),
@@ -78,12 +80,13 @@ pub(super) fn done(reload: &Reload, ticket: Ticket, outcome: Outcome) {
     reload.answer(ticket, outcome);
 }
 
-fn prepared(wish: Wish, path: &Path, running: &Running, beat: &mut dyn FnMut()) -> anyhow::Result<Option<Change>> {
+fn prepared(wish: Wish, running: &Running, beat: &mut dyn FnMut()) -> anyhow::Result<Option<Change>> {
     if !wish.configuration {
         return prepare(wish.ticket, running.config.clone(), running, beat);
     }
-    let prepared =
-        Config::load(path).map_err(anyhow::Error::from).and_then(|config| prepare(wish.ticket, config, running, beat));
+    let prepared = Config::load(running.path)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| prepare(wish.ticket, config, running, beat));
     match prepared {
         // The bundle was asked for by itself, and a bad file is no reason to withhold it.
         Err(error) if wish.bundle => {
@@ -122,7 +125,7 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
         None if touches(&["report"]) => Some(parts::assessor(&new, running.bundle)?),
         None => None,
     };
-    let source = if touches(&OF_SOURCE) { Some(parts::source(&new)?) } else { None };
+    let source = if touches(&OF_SOURCE) { Some(parts::source(&new, running.path)?) } else { None };
     if let Some(model) = &model {
         let manifest = model.bundle.manifest();
         changed.push(format!("now {} {}", manifest.name, manifest.version));

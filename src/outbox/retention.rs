@@ -1,0 +1,203 @@
+//! Which reports are dropped when, and what becomes of their room. The only place that removes a report from a sound file.
+//!
+//! Reports leave in order, so those that were sent are the oldest: dropping the oldest drops what was sent before what was
+//! not. In this order:
+//!
+//! 1. What the broker acknowledged more than `max_age_days` ago. Age never costs an unsent report.
+//! 2. Beyond `max_reports` or `max_bytes`: the oldest, in batches of a hundredth, so that a full box does not tidy up at
+//!    every report. Once nothing that was sent is left, these are unsent ones: each batch is logged with its sequences
+//!    and counted in [`Losses`]. The newest report always stays.
+//!
+//! The database file gives its room back once an eighth of it is free. It exceeds `max_bytes` by a page or two, and its log
+//! (`-wal`) is at most about 8 MiB: see [`MARGIN_BYTES`].
+
+use super::{Outbox, OutboxError, last_sequence};
+use rusqlite::{Connection, TransactionBehavior, params};
+use std::time::{Duration, Instant};
+
+/// What database and log may together take beyond `max_bytes`.
+pub const MARGIN_BYTES: u64 = 10 << 20;
+
+/// How often age is looked at.
+const TIDY: Duration = Duration::from_secs(3600);
+
+/// How many reports one transaction removes at most, so that the log stays short.
+const MOST_AT_ONCE: u64 = 1000;
+
+/// Reports that were given up: each was durable, and none of them reaches the broker any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Unsent ones that were dropped because of a bound.
+    pub dropped: u64,
+    /// Ones that cannot be delivered: too large for a packet, or damaged on the disk.
+    pub undeliverable: u64,
+}
+
+impl Outbox {
+    /// Removes what is too old, at most once an hour, and writes what could not be written before.
+    pub fn tidy(&mut self) -> Result<(), OutboxError> {
+        self.write_mark()?;
+        if self.tidied.is_some_and(|tidied| tidied.elapsed() < TIDY) {
+            return Ok(());
+        }
+        self.tidied = Some(Instant::now());
+        let days = format!("-{} days", self.config.max_age_days);
+        let too_old = self.connection.query_row(
+            "SELECT ifnull(max(up_to), 0) FROM deliveries WHERE at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?1)",
+            [days],
+            |row| row.get::<_, u64>(0),
+        );
+        let too_old = too_old.map_err(|error| self.failed("cannot look for old reports", error))?;
+        // A damaged mark must not cost more than a sent report.
+        self.drop_up_to(too_old.min(self.sent_up_to))?;
+        self.make_room()
+    }
+
+    /// Holds the bounds on count and bytes.
+    pub(super) fn make_room(&mut self) -> Result<(), OutboxError> {
+        let max = self.config.max_reports;
+        if self.total > max {
+            self.drop_oldest(self.total - max + max / 100)?;
+        }
+        while self.total > 1 {
+            let used = self.used_bytes()?;
+            if used <= self.config.max_bytes {
+                break;
+            }
+            // As many as bring it below, by the average, and a hundredth.
+            let over = used - self.config.max_bytes + self.config.max_bytes / 100;
+            let share = u128::from(self.total) * u128::from(over) / u128::from(used);
+            self.drop_oldest((share as u64).max(1))?;
+        }
+        self.give_back()
+    }
+
+    /// Drops so many of the oldest reports, but not the newest.
+    fn drop_oldest(&mut self, reports: u64) -> Result<(), OutboxError> {
+        let reports = reports.min(self.total.saturating_sub(1));
+        if reports == 0 {
+            return Ok(());
+        }
+        let last = self.connection.query_row(
+            "SELECT sequence FROM reports ORDER BY sequence LIMIT 1 OFFSET ?1",
+            [reports - 1],
+            |row| row.get(0),
+        );
+        let last = last.map_err(|error| self.failed("cannot look for the oldest reports", error))?;
+        self.drop_up_to(last)
+    }
+
+    /// Drops all reports up to this sequence.
+    fn drop_up_to(&mut self, last: u64) -> Result<(), OutboxError> {
+        loop {
+            let sent_up_to = self.sent_up_to;
+            let batch = drop_batch(&mut self.connection, last, sent_up_to);
+            let batch = batch.map_err(|error| self.failed("cannot drop the oldest reports", error))?;
+            if batch.removed == 0 {
+                return Ok(());
+            }
+            self.total = self.total.saturating_sub(batch.removed);
+            self.losses.dropped += batch.unsent;
+            self.sent_up_to = self.sent_up_to.max(batch.last_unsent);
+            self.stored_up_to = self.stored_up_to.max(batch.last_unsent);
+            if batch.unsent > 0 {
+                log::warn!(
+                    "outbox {}: full; {} reports that were never sent are lost, sequences {} to {}: let the box reach its \
+                     broker, or raise outbox.max_reports and outbox.max_bytes",
+                    self.path.display(),
+                    batch.unsent,
+                    batch.first_unsent,
+                    batch.last_unsent
+                );
+            }
+        }
+    }
+
+    /// Bytes of the pages that hold something.
+    fn used_bytes(&mut self) -> Result<u64, OutboxError> {
+        let pages = Pages::of(&self.connection).map_err(|error| self.failed("cannot read its size", error))?;
+        Ok((pages.all - pages.free) * pages.bytes)
+    }
+
+    /// Gives free pages back to the file system once they are an eighth of the file; less is soon used again.
+    fn give_back(&mut self) -> Result<(), OutboxError> {
+        let give_back = || -> rusqlite::Result<()> {
+            let pages = Pages::of(&self.connection)?;
+            let keep = pages.all / 8;
+            if pages.free > keep.max(256) {
+                // Half stays for the reports to come. Each step of the statement frees a page.
+                let mut statement =
+                    self.connection.prepare(&format!("PRAGMA incremental_vacuum({})", pages.free - keep / 2))?;
+                let mut rows = statement.query([])?;
+                while rows.next()?.is_some() {}
+            }
+            Ok(())
+        };
+        give_back().map_err(|error| self.failed("cannot give room back", error))
+    }
+}
+
+/// The file's pages.
+struct Pages {
+    all: u64,
+    free: u64,
+    bytes: u64,
+}
+
+impl Pages {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let ask = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, u64>(0));
+        Ok(Self { all: ask("page_count")?, free: ask("freelist_count")?, bytes: ask("page_size")? })
+    }
+}
+
+/// What one transaction dropped.
+struct Batch {
+    removed: u64,
+    unsent: u64,
+    first_unsent: u64,
+    last_unsent: u64,
+}
+
+/// Drops the oldest reports up to `last`, at most [`MOST_AT_ONCE`], and notes which of them were never sent.
+fn drop_batch(connection: &mut Connection, last: u64, sent_up_to: u64) -> rusqlite::Result<Batch> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let (removed, end): (u64, u64) = transaction.query_row(
+        "SELECT count(*), ifnull(max(sequence), 0) FROM \
+         (SELECT sequence FROM reports WHERE sequence <= ?1 ORDER BY sequence LIMIT ?2)",
+        params![last, MOST_AT_ONCE],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let (unsent, first_unsent, last_unsent): (u64, u64, u64) = transaction.query_row(
+        "SELECT count(*), ifnull(min(sequence), 0), ifnull(max(sequence), 0) FROM reports \
+         WHERE sequence > ?1 AND sequence <= ?2",
+        params![sent_up_to, end],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    if removed > 0 {
+        remove(&transaction, 0, end)?;
+    }
+    if unsent > 0 {
+        // Nothing up to here needs sending any more.
+        super::schema::add_delivery(&transaction, last_unsent, &super::now(&transaction)?)?;
+        transaction.execute("UPDATE state SET dropped = dropped + ?1", [unsent])?;
+    }
+    transaction.commit()?;
+    Ok(Batch { removed, unsent, first_unsent, last_unsent })
+}
+
+/// Removes the reports of these sequences, and what is kept about them, except the last mark of what was sent. Their
+/// sequences are not given again.
+pub(super) fn remove(connection: &Connection, first: u64, last: u64) -> rusqlite::Result<usize> {
+    let last_given = last_sequence(connection)?;
+    connection.execute("UPDATE state SET last_sequence = ?1 WHERE last_sequence < ?1", [last_given])?;
+    let removed = connection.execute("DELETE FROM reports WHERE sequence BETWEEN ?1 AND ?2", [first, last])?;
+    if first == 0 {
+        connection.execute(
+            "DELETE FROM deliveries WHERE up_to <= ?1 AND up_to < (SELECT max(up_to) FROM deliveries)",
+            [last],
+        )?;
+        connection.execute("DELETE FROM undeliverable WHERE sequence <= ?1", [last])?;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,235 @@
+//! Decoding behind a wall: files are decoded by a child process of this program, so that one which crashes a decoder,
+//! hangs it or eats memory costs that process and that file, and nothing else. Not the decoders: those are in
+//! [`crate::radiograph`], and tools for people run them in their own process.
+//!
+//! The child is handed an open file to read, memory to write the pixels to, and the key of the pseudonyms, over a socket;
+//! it has no environment, no open log, and no name of any file. The system bounds its memory, and the daemon its time.
+//! One file at a time: the next is taken when this one is settled.
+//!
+//! A file is given up only on evidence. A new child first decodes an image that is known to be good: if it cannot, the box
+//! is in trouble and not the file. A child that dies over a file has died of that file only if that was its first one;
+//! else another child tries it again. A death by a signal that others send (the kernel, short of memory; a technician)
+//! counts only if it comes again and again.
+
+mod child;
+mod wire;
+mod worker;
+
+pub use worker::serve;
+
+use super::process::{self, Program};
+use crate::pseudonym::Key;
+use crate::radiograph::file::{NotRead, read_open};
+use crate::radiograph::{Limits, Radiograph, Refusal, RefusalCode, open_bytes};
+use child::{Heard, Process};
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
+use wire::Answer;
+
+/// How often a file is tried again whose decoders were killed by somebody else.
+const MAX_KILLS: u32 = 3;
+
+/// Opens radiographs, one at a time.
+pub struct Decoder {
+    limits: Limits,
+    key: Key,
+    /// `None`: in this process.
+    child: Option<Child>,
+    job: Option<Job>,
+    restarts: u64,
+}
+
+/// A decoder process that is started when there is something to decode.
+struct Child {
+    program: Program,
+    process: Option<Process>,
+}
+
+/// The file at hand.
+struct Job {
+    file: File,
+    /// When it was handed to the process, and where the pixels will be; `None` before.
+    asked: Option<(Instant, File)>,
+    kills: u32,
+}
+
+/// Why there is no radiograph.
+#[derive(Debug)]
+pub enum Failure {
+    /// The file is none that can be judged.
+    Refused(Refusal),
+    /// The system did not give the file's bytes.
+    Unread(io::Error),
+    /// No decoder can be started now; nothing is known about the file.
+    NoDecoder(io::Error),
+}
+
+impl Decoder {
+    /// Decodes in this process: for tools and tests.
+    pub fn in_process(limits: Limits, key: Key) -> Self {
+        Self { limits, key, child: None, job: None, restarts: 0 }
+    }
+
+    /// Decodes in a process that runs `program`, which calls [`serve`].
+    pub fn in_child(program: Program, limits: Limits, key: Key) -> Self {
+        Self { child: Some(Child { program, process: None }), ..Self::in_process(limits, key) }
+    }
+
+    /// Starts the process, if there is to be one, so that what is wrong with it is seen at the start.
+    pub fn check(&mut self) -> io::Result<()> {
+        let Self { limits, key, child, .. } = self;
+        child.as_mut().map_or(Ok(()), |child| child.process(limits, key).map(drop))
+    }
+
+    /// The bounds that it holds files to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The key of the pseudonyms.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// How often a decoder process had to be replaced because of what it did.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Takes a file to decode. One that was taken before and is not done is given up.
+    pub fn start(&mut self, file: File) {
+        if self.job.take().is_some_and(|job| job.asked.is_some()) {
+            self.forget();
+        }
+        self.job = Some(Job { file, asked: None, kills: 0 });
+    }
+
+    /// What became of the file; `None` when that is not known at `until`, or when there is no file.
+    pub fn poll(&mut self, until: Instant) -> Option<Result<Radiograph, Failure>> {
+        let mut job = self.job.take()?;
+        let done = match self.child {
+            None => Some(self.decode_here(&job.file)),
+            Some(_) => self.decode_there(&mut job, until),
+        };
+        if done.is_none() {
+            self.job = Some(job);
+        } else if let Some(child) = &mut self.child
+            && child.process.as_ref().is_some_and(Process::is_worn)
+        {
+            child.process = None;
+        }
+        done
+    }
+
+    fn decode_here(&self, file: &File) -> Result<Radiograph, Failure> {
+        let bytes = read_open(file, &self.limits).map_err(|error| match error {
+            NotRead::Refused(refusal) => Failure::Refused(refusal),
+            NotRead::Failed(error) => Failure::Unread(error),
+        })?;
+        open_bytes(&bytes, &self.limits, &self.key).map_err(Failure::Refused)
+    }
+
+    fn decode_there(&mut self, job: &mut Job, until: Instant) -> Option<Result<Radiograph, Failure>> {
+        loop {
+            let Self { limits, key, child, .. } = self;
+            let process = match child.as_mut()?.process(limits, key) {
+                Ok(process) => process,
+                Err(error) => return Some(Err(Failure::NoDecoder(error))),
+            };
+            let (since, pixels) = match job.asked.take() {
+                Some(asked) => asked,
+                None => match process.ask(&job.file, limits, key) {
+                    Ok(pixels) => (Instant::now(), pixels),
+                    Err(error) => {
+                        let was_idle = process.files > 1;
+                        self.forget();
+                        if was_idle {
+                            // It may have ended meanwhile: another one is asked.
+                            continue;
+                        }
+                        return Some(Err(Failure::NoDecoder(error)));
+                    }
+                },
+            };
+            let give_up = since + Duration::from_secs(limits.decode_seconds);
+            let heard = match process.hear(until.min(give_up)) {
+                Ok(heard) => heard,
+                Err(error) => {
+                    self.forget();
+                    return Some(Err(Failure::NoDecoder(error)));
+                }
+            };
+            let broken = match heard {
+                Heard::Answer(Answer::Unread(code)) => {
+                    return Some(Err(Failure::Unread(io::Error::from_raw_os_error(code))));
+                }
+                Heard::Answer(Answer::Radiograph(header)) => match wire::get(header, &pixels, limits) {
+                    Some(radiograph) => return Some(Ok(radiograph)),
+                    None => "it answers with an image that cannot be".to_owned(),
+                },
+                Heard::Answer(Answer::Refused(refused)) => match wire::refusal(refused) {
+                    Some(refusal) => return Some(Err(Failure::Refused(refusal))),
+                    None => "it answers with a refusal that cannot be".to_owned(),
+                },
+                Heard::Broken(why) => why,
+                Heard::Nothing if Instant::now() < give_up => {
+                    job.asked = Some((since, pixels));
+                    return None;
+                }
+                Heard::Nothing => {
+                    let seconds = limits.decode_seconds;
+                    log::warn!("the decoder took more than {seconds} s for one file and was ended");
+                    self.forget();
+                    return Some(Err(Failure::Refused(too_slow(seconds))));
+                }
+            };
+            let was_its_first = process.files == 1;
+            let ended = process.end_of_its_own();
+            log::warn!("the decoder failed at a file: {broken}; it ended with {}", process::described(ended));
+            self.forget();
+            if process::is_by_another(ended) && job.kills < MAX_KILLS {
+                job.kills += 1;
+            } else if was_its_first {
+                return Some(Err(Failure::Refused(crashed())));
+            }
+        }
+    }
+
+    /// Ends the process; the next file gets another one.
+    fn forget(&mut self) {
+        if let Some(child) = &mut self.child
+            && child.process.take().is_some()
+        {
+            self.restarts += 1;
+        }
+    }
+}
+
+impl Child {
+    /// The running process, or a new one.
+    fn process(&mut self, limits: &Limits, key: &Key) -> io::Result<&mut Process> {
+        if self.process.is_none() {
+            self.process = Some(Process::start(&self.program, limits, key)?);
+        }
+        self.process.as_mut().ok_or_else(|| io::Error::other("it was not started"))
+    }
+}
+
+fn too_slow(seconds: u64) -> Refusal {
+    Refusal::new(
+        RefusalCode::DecoderTimeout,
+        format!(
+            "Reading this file took longer than the box allows ({seconds} seconds, decode_seconds). Export the radiograph \
+             again, uncompressed if that can be chosen."
+        ),
+    )
+}
+
+fn crashed() -> Refusal {
+    Refusal::new(
+        RefusalCode::DecoderFailed,
+        "The program that reads images broke down over this file, or needed more memory than the box allows. The file is \
+         probably damaged: export the radiograph again.",
+    )
+}

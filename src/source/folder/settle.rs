@@ -1,0 +1,119 @@
+//! What becomes of a settled file: moved now, or as soon as the disk lets it, or left where it is. Not the moving itself.
+
+use super::arrivals::Identity;
+use super::{Blocked, Folder, moves};
+use crate::radiograph::{Refusal, RefusalCode};
+use crate::source::trouble::{Fate, fate};
+use crate::source::{Item, Outcome, SourceError};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+/// A settled file that is to be moved.
+pub(super) struct Settling {
+    path: PathBuf,
+    identity: Identity,
+    received_at: SystemTime,
+    /// Why it is refused; `None`: it is reported.
+    refusal: Option<Refusal>,
+}
+
+impl Folder {
+    /// Settles an item: moves its file, or sees to it later.
+    pub(super) fn settled(&mut self, item: &Item, outcome: Outcome) {
+        let path = item.handle.clone();
+        // The program has survived it.
+        self.lay_down();
+        let Some(&identity) = self.taken.get(&path) else { return };
+        let refusal = match outcome {
+            Outcome::Reported => None,
+            Outcome::Rejected(refusal) => {
+                log::warn!("{}: rejected: {refusal}", self.tag(&path));
+                Some(refusal)
+            }
+            Outcome::Later => return self.postpone(&path, identity),
+        };
+        self.unmoved.push(Settling { path, identity, received_at: item.received_at, refusal });
+        if let Err(blocked) = self.move_the_unmoved() {
+            self.close_intake(blocked);
+        }
+    }
+
+    /// Moves what is settled and was not moved yet.
+    pub(super) fn move_the_unmoved(&mut self) -> Result<(), Blocked> {
+        while let Some(settling) = self.unmoved.pop() {
+            if let Err(error) = self.finish(&settling) {
+                self.unmoved.push(settling);
+                return Err(error.to_string().into());
+            }
+            self.taken.remove(&settling.path);
+            if let Some((hand, _)) = &mut self.suspects {
+                hand.acquit(&settling.identity);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves one file, or finds that it need not or cannot be moved. An error passes: it is to be tried again.
+    fn finish(&mut self, settling: &Settling) -> Result<(), SourceError> {
+        let Settling { path, identity, .. } = settling;
+        let tag = self.tag(path);
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if Identity::of(&metadata) == *identity => {}
+            Ok(_) => {
+                // Moving it would put an image that nobody judged among the settled ones.
+                log::warn!("{tag}: another file of this name came meanwhile; it is judged on its own");
+                self.arrivals.again(path);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                log::warn!("{tag}: somebody removed it before it could be moved");
+                return Ok(());
+            }
+            Err(error) => return Err(super::failed("cannot look at", &tag)(error)),
+        }
+        let error = match self.move_one(settling, &tag) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let is_unreadable = settling.refusal.as_ref().is_some_and(|refusal| refusal.code == RefusalCode::Unreadable);
+        let kind = error.error.kind();
+        // Found out while it was copied to another file system, which takes its time.
+        if kind == ErrorKind::ResourceBusy && error.error.raw_os_error().is_none() {
+            log::warn!("{error}; it is judged again");
+            self.arrivals.again(path);
+            return Ok(());
+        }
+        if fate(&error.error) != Fate::Lasting && !is_unreadable {
+            return Err(error);
+        }
+        // Somebody removed `done/` or `rejected/`, or the drop folder's disk is gone.
+        if kind == ErrorKind::NotFound {
+            return Err(error);
+        }
+        // Whose fault it is shows where nothing of this file is in the way.
+        for folder in [&self.incoming, &self.done, &self.rejected] {
+            moves::check_writable(folder)?;
+        }
+        // A sticky folder, an immutable file, a name that the other file system does not take, or one that cannot be read
+        // and so not be copied there either.
+        log::error!("{error}; it stays there and is not looked at again until it changes");
+        self.arrivals.leave(path, *identity);
+        Ok(())
+    }
+
+    fn move_one(&self, settling: &Settling, tag: &str) -> Result<(), SourceError> {
+        let Settling { path, received_at, refusal, .. } = settling;
+        let reason = refusal.as_ref().map(|refusal| moves::Reason::new(tag, refusal, *received_at));
+        let to = if reason.is_some() { &self.rejected } else { &self.done };
+        let moved = moves::settle(path, tag, &self.incoming, to, reason.as_ref());
+        match moved {
+            Err(error) if error.error.kind() == ErrorKind::NotFound && !to.is_dir() && self.incoming.is_dir() => {
+                fs::create_dir(to).map_err(super::failed("cannot make the folder again", to.display()))?;
+                moves::settle(path, tag, &self.incoming, to, reason.as_ref())
+            }
+            moved => moved,
+        }
+    }
+}

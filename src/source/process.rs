@@ -1,0 +1,134 @@
+//! Child processes of this program: how they are started, and what they may not do. Not what they are for.
+
+#![allow(unsafe_code)] // Two calls into the C library: prlimit and prctl.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// This very program, even where a package has meanwhile put another one in its place.
+const THIS: &str = "/proc/self/exe";
+
+/// How long a killed child may take to be gone. One that the kernel holds (a network folder that does not answer) takes
+/// longer; it is left to the system then.
+const REAPING: Duration = Duration::from_secs(2);
+
+/// A program and its arguments.
+#[derive(Debug, Clone)]
+pub struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// This very program with other arguments.
+    pub fn this<I: Into<OsString>>(arguments: impl IntoIterator<Item = I>) -> Self {
+        Self::new(Path::new(THIS), arguments)
+    }
+
+    /// Any program.
+    pub fn new<I: Into<OsString>>(path: &Path, arguments: impl IntoIterator<Item = I>) -> Self {
+        Self { path: path.to_owned(), arguments: arguments.into_iter().map(Into::into).collect() }
+    }
+
+    /// How to start it: with no environment, and nowhere to write to. What a library says when it panics may quote the
+    /// file, and so a patient's name.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(&self.arguments).env_clear().current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+}
+
+/// Bounds what a child may take, from outside, whatever it runs: bytes of address space and of any file it writes; and no
+/// core file, which would hold the image.
+pub(super) fn limit(child: &Child, memory: u64, file: u64) -> io::Result<()> {
+    let id = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    let mut bounds = vec![(libc::RLIMIT_AS, memory), (libc::RLIMIT_FSIZE, file), (libc::RLIMIT_CORE, 0)];
+    for (resource, bound) in bounds.drain(..) {
+        let bound = libc::rlimit { rlim_cur: bound, rlim_max: bound };
+        // SAFETY: `bound` outlives the call, which only reads it; a null pointer asks for no old value. `id` is a child
+        // that was not waited for, so that it is nobody else.
+        if unsafe { libc::prlimit(id, resource, &bound, std::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// What a child asks of the system for itself, first of all: to end with its parent, to gain no rights, to outlive the
+/// signals that ask the whole service to stop (it ends when its parent has no more use for it), and to be the one whom
+/// the kernel ends where memory is short.
+pub fn subordinate() -> io::Result<()> {
+    for (option, value) in [(libc::PR_SET_PDEATHSIG, libc::SIGKILL), (libc::PR_SET_NO_NEW_PRIVS, 1)] {
+        // SAFETY: both options take numbers, the rest of them 0; no memory is touched.
+        let done = unsafe {
+            libc::prctl(option, value as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong)
+        };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        // A flag that nobody looks at: the signal does nothing.
+        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    // Best effort: without it the kernel chooses by size.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    Ok(())
+}
+
+/// Ends a child. One that the kernel does not let go is left to it.
+pub(super) fn end(child: &mut Child) {
+    // Fails only where it has ended already.
+    let _ = child.kill();
+    wait(child, Instant::now() + REAPING);
+}
+
+/// How a child ended; `None` when it has not until then.
+pub(super) fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+/// How a child ended, in words.
+pub(super) fn described(status: Option<ExitStatus>) -> String {
+    match status {
+        Some(status) => match (status.signal(), status.code()) {
+            (Some(signal), _) => format!("signal {signal}{}", name_of(signal)),
+            (None, code) => format!("exit code {}", code.unwrap_or_default()),
+        },
+        None => "being killed, since it had not ended by itself".into(),
+    }
+}
+
+fn name_of(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGABRT => " (aborted; often: more memory than it may take)",
+        libc::SIGSEGV => " (memory fault)",
+        libc::SIGBUS => " (bus error)",
+        libc::SIGILL => " (illegal instruction)",
+        libc::SIGSYS => " (forbidden system call)",
+        libc::SIGKILL => " (killed)",
+        libc::SIGXFSZ => " (wrote more than it may)",
+        _ => "",
+    }
+}
+
+/// Whether an end by a signal says nothing about what the child was doing: somebody else sent it.
+pub(super) fn is_by_another(status: Option<ExitStatus>) -> bool {
+    let signal = status.and_then(|status| status.signal());
+    signal.is_some_and(|signal| [libc::SIGKILL, SIGTERM, SIGINT, SIGHUP].contains(&signal))
+}

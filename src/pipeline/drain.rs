@@ -88,6 +88,10 @@ impl Drain<'_> {
     /// Takes the oldest reports, publishes them and marks what was acknowledged.
     fn step(&mut self) -> Result<Step, OutboxError> {
         let batch = lock(self.outbox).next_batch(BATCH);
+        if batch.as_ref().is_ok_and(Vec::is_empty) {
+            // What was told last would stand for as long as nothing comes.
+            self.told = None;
+        }
         self.tell();
         let Some(batch) = self.unless_passing(batch)? else { return Ok(Step::Stuck) };
         if batch.is_empty() {
@@ -144,7 +148,7 @@ impl Drain<'_> {
         let depth = if self.told.is_none_or(|told| told.elapsed() >= TELL) {
             self.told = Some(Instant::now());
             // Where the disk does not say it now, it stays as it was told last.
-            outbox.unsent().ok().map(|unsent| QueueDepth { unsent, bytes: Some(outbox.bytes()), oldest_unsent: None })
+            outbox.unsent().ok().map(|unsent| QueueDepth { unsent, bytes: Some(outbox.bytes()) })
         } else {
             None
         };

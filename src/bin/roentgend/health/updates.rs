@@ -209,8 +209,8 @@ impl Updates {
                 if let What::Install { name, .. } = &order.what {
                     self.trouble.remove(name);
                     if let Err(error) = self.inbox.remove(name) {
-                        log::warn!("{}: {error}; it is installed, remove it", self.inbox.path(name).display());
-                        self.postpone(name, now);
+                        log::warn!("{}: {error}; it is installed: remove it", self.inbox.path(name).display());
+                        self.inbox.leave(name);
                     }
                 }
                 round.say(&order, Stage::Checking, &format!("{title} is on disk; the box loads it"));
@@ -232,12 +232,13 @@ impl Updates {
     fn refuse(&mut self, round: &mut Round, order: &Order, reason: &str) {
         if let What::Install { name, .. } = &order.what {
             match self.inbox.reject(name, reason, &time()) {
-                Ok(_) => drop(self.trouble.remove(name)),
+                Ok(_) => {}
                 Err(error) => {
-                    log::warn!("{}: cannot be set aside: {error}", self.inbox.path(name).display());
-                    self.postpone(name, Instant::now());
+                    log::warn!("{}: {error}; it was refused: remove it", self.inbox.path(name).display());
+                    self.inbox.leave(name);
                 }
             }
+            self.trouble.remove(name);
         }
         round.say(order, Stage::Rejected, reason);
     }

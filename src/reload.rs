@@ -41,6 +41,8 @@ struct Asked {
     bundle: bool,
     /// The newest ticket that is answered, and how.
     answered: Option<(Ticket, Outcome)>,
+    /// How many answers there have been.
+    answers: u64,
 }
 
 impl Reload {
@@ -78,7 +80,15 @@ impl Reload {
 
     /// Answers all wishes up to this ticket.
     pub fn answer(&self, ticket: Ticket, outcome: Outcome) {
-        self.lock().answered = Some((ticket, outcome));
+        let mut asked = self.lock();
+        asked.answered = Some((ticket, outcome));
+        asked.answers += 1;
+    }
+
+    /// How many reloads were answered, and what became of the last.
+    pub fn answered(&self) -> (u64, Option<Outcome>) {
+        let asked = self.lock();
+        (asked.answers, asked.answered.as_ref().map(|(_, outcome)| outcome.clone()))
     }
 
     /// A poisoned lock is used on: nothing that is done under it can panic.

@@ -31,7 +31,7 @@ pub use files::sha256_hex;
 pub use golden::{Golden, SelfTest};
 pub use manifest::{Calibration, GATES_SCHEMA, GateLimits, Input, Manifest, Output, Outputs, SCHEMA, Thresholds};
 pub use signature::{Config, RELEASE_KEY, Signer, Trust};
-pub use store::{Entry, Fallback, Install, Installed, RolledBack, State, Step, Store, StoreError, folder_name};
+pub use store::{Entry, Fallback, Inbox, Install, Installed, RolledBack, State, Step, Store, StoreError, folder_name};
 pub use write::{BundleWriter, add_signature};
 
 use crate::network::int8::Network;

@@ -8,7 +8,7 @@ use super::{BundleError, SIGNATURE_FILE, read_bounded, refuse_symlink};
 use minisign_verify::{Error as Refused, PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The public key that Roentgen's own bundles are signed with. Its secret half is in no repository.
 pub const RELEASE_KEY: &str = "RWScA7Xj5zFEfo/rLrALdrTqyi3DFzDUImNwmcmZp8mpFfgyMNTicFy0";
@@ -119,14 +119,26 @@ impl Trust {
             checked => checked?,
         }
         let bytes = read_bounded(&path, MAX_BYTES)?;
+        Ok((self.judge(path, &bytes, manifest)?, Some(bytes)))
+    }
+
+    /// Whether a trusted key signed these bytes, whatever else this trust allows; `from` is named in errors. For a manifest
+    /// that comes without its bundle.
+    pub fn vouches(&self, manifest: &[u8], signature: &str, from: &Path) -> Result<(), BundleError> {
+        let strict = Self { unsigned: false, strangers: false, ..self.clone() };
+        strict.judge(from.to_owned(), signature.as_bytes(), manifest).map(|_| ())
+    }
+
+    /// Who made the signature, which lies in `path`.
+    fn judge(&self, path: PathBuf, bytes: &[u8], manifest: &[u8]) -> Result<Signer, BundleError> {
         let damaged = |reason: &str| BundleError::Signature { path: path.clone(), reason: reason.into() };
-        let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is no text"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
         let signature = Signature::decode(text).map_err(|_| damaged("it is no minisign signature, or cut off"))?;
         for Key { text, key } in &self.keys {
             match key.verify(manifest, &signature, false) {
                 Ok(()) => {
-                    let signer = Signer::Trusted { key: text.clone(), comment: signature.trusted_comment().to_owned() };
-                    return Ok((signer, Some(bytes)));
+                    let comment = signature.trusted_comment().to_owned();
+                    return Ok(Signer::Trusted { key: text.clone(), comment });
                 }
                 Err(Refused::UnexpectedKeyId) => {}
                 Err(Refused::UnexpectedAlgorithm) => {
@@ -136,7 +148,7 @@ impl Trust {
             }
         }
         if self.strangers {
-            return Ok((Signer::Stranger, Some(bytes)));
+            return Ok(Signer::Stranger);
         }
         Err(BundleError::Stranger { path })
     }

@@ -1,9 +1,10 @@
 //! `roentgend bundle`: checks, installs and lists model bundles, and goes back to the one before. The running daemon goes
-//! on with the bundle that it started with.
+//! on with the bundle that it has until it is told to reload; it calls this itself for what lies in `bundles/incoming`.
 
+use crate::gently;
 use crate::logging;
 use crate::model::{self, Choice};
-use roentgen::bundle::{self, Bundle, Install, Installed, Signer, State, Step, Store, StoreError, Trust};
+use roentgen::bundle::{self, Bundle, BundleError, Install, Installed, Signer, State, Step, Store, StoreError, Trust};
 use roentgen::config::Config;
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What to type for a change to take effect.
-const RESTART: &str = "The daemon takes it at its next start: systemctl restart roentgend";
+const RESTART: &str = "The daemon takes it when it is told to: systemctl reload roentgend";
 
 /// What to do with bundles.
 #[derive(clap::Subcommand)]
@@ -21,7 +22,7 @@ pub(crate) enum Command {
     /// Installs a bundle and makes it the active one, once it passed every check on this box.
     Install(InstallArguments),
     /// Makes the good bundle before the active one: the previous installed one, else the configured one.
-    Rollback(Common),
+    Rollback(RollbackArguments),
     /// Lists the installed bundles and the configured one; the daemon starts with the one marked *.
     List(Common),
 }
@@ -52,6 +53,22 @@ pub(crate) struct InstallArguments {
     /// Whether its version may be lower than one that this box has used.
     #[arg(long)]
     allow_downgrade: bool,
+    /// Install it only if this is the SHA-256 of its bundle.toml, which names the whole bundle.
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<String>,
+    /// Give way to a daemon at work, and say every step and how it ended as a line of JSON: for the daemon.
+    #[arg(long, hide = true)]
+    steps: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Arguments of `rollback`.
+#[derive(clap::Args)]
+pub(crate) struct RollbackArguments {
+    /// As of `install`.
+    #[arg(long, hide = true)]
+    steps: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -71,9 +88,34 @@ pub(crate) struct Common {
 pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Verify(arguments) => verify(arguments),
-        Command::Install(arguments) => install(arguments),
-        Command::Rollback(arguments) => rollback(arguments),
+        Command::Install(arguments) => step_by_step(arguments.steps, || install(arguments)),
+        Command::Rollback(arguments) => step_by_step(arguments.steps, || rollback(&arguments.common, arguments.steps)),
         Command::List(arguments) => list(arguments),
+    }
+}
+
+/// Does something for the daemon, where it asks, which then hears how it failed.
+fn step_by_step(steps: bool, work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    if steps {
+        gently::give_way();
+    }
+    let done = work();
+    if let (true, Err(error)) = (steps, &done) {
+        let lasting = crate::exit_code(error) == crate::BAD_CONFIGURATION;
+        say!("{}", json!({ "failed": logging::chain(error), "lasting": lasting }));
+    }
+    done
+}
+
+/// A step of an installation in words.
+fn in_words(step: Step) -> &'static str {
+    match step {
+        Step::Accepted => "a trusted key signed it, and its version may be installed",
+        Step::Copied => "copied",
+        Step::Tested => "its hashes and its self-test on this box are right",
+        Step::Placed => "in its place",
+        Step::Switched => "the active one",
+        Step::Pruned => "older ones are removed",
     }
 }
 
@@ -122,8 +164,14 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
         packaged: &config.bundle,
         allow_downgrade: arguments.allow_downgrade,
     };
-    let watch = |step: Step| log::debug!("install: {step:?}");
-    let Installed { bundle, self_test, previous, left } = store.install(&what, tester(&config), watch)?;
+    let watch = |step: Step| {
+        log::debug!("install: {step:?}");
+        if arguments.steps {
+            say!("{}", json!({ "step": in_words(step) }));
+        }
+    };
+    let tester = only(arguments.sha256.as_deref(), tester(&config));
+    let Installed { bundle, self_test, previous, left } = store.install(&what, tester, watch)?;
     if *bundle.signer() == Signer::Nobody {
         log::warn!("it is not signed, which bundles.allow_unsigned permits");
     }
@@ -131,7 +179,7 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
     for reason in left {
         log::warn!("it is installed, but an older one is still there: {reason}");
     }
-    if arguments.common.json {
+    if arguments.common.json || arguments.steps {
         let mut line = described(&bundle, bundle.dir());
         line["previous"] = previous.into();
         say!("{line}");
@@ -145,14 +193,14 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn rollback(arguments: &Common) -> anyhow::Result<ExitCode> {
+fn rollback(arguments: &Common, steps: bool) -> anyhow::Result<ExitCode> {
     let Place { config, trust, store } = Place::new(arguments)?;
     warn_of_other_user(&config.state_dir);
     let done = store.rollback(&config.bundle, &trust, tester(&config))?;
     for reason in &done.skipped {
         log::warn!("skipped {reason}");
     }
-    if arguments.json {
+    if arguments.json || steps {
         let mut line = described(&done.to, done.to.dir());
         line["from"] = done.from.into();
         say!("{line}");
@@ -229,6 +277,22 @@ fn warn_of_other_user(state_dir: &Path) {
 /// The self-test in the backend that the daemon will use.
 fn tester(config: &Config) -> impl FnMut(&Bundle) -> Result<bundle::SelfTest, Failure> {
     move |bundle| model::try_out(bundle, Choice::of(config)).map_err(Failure)
+}
+
+/// The same test, of a bundle that must have this SHA-256 where one is given. The first that is tested is the one that is
+/// to be installed; those after are the ones it replaces.
+fn only(
+    sha256: Option<&str>,
+    mut test: impl FnMut(&Bundle) -> Result<bundle::SelfTest, Failure>,
+) -> impl FnMut(&Bundle) -> Result<bundle::SelfTest, Failure> {
+    let mut wanted = sha256.map(str::to_ascii_lowercase);
+    move |bundle| match wanted.take() {
+        Some(wanted) if wanted != bundle.sha256() => {
+            let reason = format!("another bundle than the one asked for: its SHA-256 is {}", bundle.sha256());
+            Err(StoreError::from(BundleError::File { path: bundle.dir().to_owned(), reason }).into())
+        }
+        _ => test(bundle),
+    }
 }
 
 /// An error on its way through the store, which prints its causes in one line.

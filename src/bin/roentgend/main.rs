@@ -16,13 +16,17 @@ mod decode;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+mod gently;
+mod health;
 mod heatmap;
 mod logging;
+mod manual;
 mod memory;
 mod model;
 mod reports;
 mod run;
 mod signals;
+mod status;
 mod systemd;
 mod tag;
 
@@ -58,6 +62,8 @@ enum Command {
     /// Shows the whole way on this machine: a broker, a drop folder, synthetic phantoms, and reports as they come.
     #[cfg(feature = "demo")]
     Demo(demo::Arguments),
+    /// Says whether the daemon runs and does its work, and if not, what to do. Ends with 0 where all is well, else with 1.
+    Status(status::Arguments),
     /// Judges files or folders and prints the results.
     Classify(classify::Arguments),
     /// Measures inference time, cold start and memory.
@@ -79,6 +85,9 @@ enum Command {
     /// Judges a suspect image for the daemon, which starts it.
     #[command(hide = true)]
     Trial(decode::Arguments),
+    /// Writes manual pages and shell completions, for packages.
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -98,6 +107,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
         Command::Classify(arguments) => classify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, started),
         Command::Doctor(arguments) => doctor::run(&arguments),
@@ -107,6 +117,7 @@ fn main() -> ExitCode {
         Command::Config => config::run(),
         Command::DecodeWorker => decode::work(),
         Command::Trial(arguments) => decode::try_out(&arguments),
+        Command::Manual(arguments) => manual::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         logging::failure(&error);

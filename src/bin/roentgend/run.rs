@@ -4,6 +4,7 @@
 mod parts;
 mod reload;
 
+use crate::health::Health;
 use crate::model::Active;
 use crate::signals::{self, Stop};
 use crate::systemd::{self, Watchdog};
@@ -17,6 +18,11 @@ use roentgen::status::Status;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How often, and after which pause, a lock is tried again that somebody holds.
+const LOOKS: u32 = 5;
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Arguments of `run`.
 #[derive(clap::Args)]
@@ -36,6 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     // Held until the process ends, however it does.
     let _alone = alone(&config.state_dir)?;
     let status = Status::default();
+    let health = Health::start(&status, &reload, &config.state_dir)?;
     // After an unclean end it is read as a whole, from a card as slow as it may be.
     systemd::extend_start();
     let mut outbox = Outbox::open(&config.outbox(), &config.outbox)?;
@@ -48,6 +55,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
     let mut parts = Parts::assemble(config, &arguments.config, set_aside.as_ref())?;
+    let setup = parts.setup();
+    health.attend(&parts.config, parts.sink.side(), setup);
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
@@ -70,6 +79,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             (Ok(()), Some(change)) if !stop.is_asked() => {
                 let (ticket, told) = (change.ticket, change.told.clone());
                 parts.take(change)?;
+                let setup = parts.setup();
+                health.attend(&parts.config, parts.sink.side(), setup);
                 outbox = Outbox::open(&parts.config.outbox(), &parts.config.outbox)?;
                 reload::done(&reload, ticket, Ok(told));
             }
@@ -93,7 +104,16 @@ fn alone(state_dir: &Path) -> anyhow::Result<File> {
         .truncate(false)
         .open(&path)
         .with_context(|| format!("cannot open {shown}"))?;
-    match file.try_lock() {
+    // `roentgend status` holds it for a moment when it looks whether anybody does.
+    let mut locked = file.try_lock();
+    for _ in 0..LOOKS {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(LOOK);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
             "another roentgend runs on this state_dir (it holds {shown}); stop that one, or give this one its own state_dir"

@@ -4,6 +4,8 @@
 //! state_dir/bundles/
 //!   installed.json                  which one is active, which was before, the highest version ever active
 //!   cxr-vgg16-1.2.0-0a1b2c3d/       a bundle: name, version, the first 8 digits of its SHA-256
+//!   incoming/                       where others put bundles for this box; a running daemon installs them
+//!   rejected/                       those of them that were refused, with the reason
 //!   .staging-…                      one that is being installed, or a new record, or what was when the power went
 //! ```
 //!
@@ -11,9 +13,11 @@
 //! `installed.json`, which is one rename. Everything is synced to disk before that rename. So whenever the power goes, the
 //! record names the old bundle or the new one, and the one it names is whole.
 
+mod inbox;
 mod install;
 mod record;
 
+pub use inbox::Inbox;
 pub use install::{Install, Installed, RolledBack, Step};
 
 use super::disk::READABLE_FOLDER;
@@ -186,7 +190,9 @@ impl Store {
     /// The folders of bundles that the record does not name, sorted. Anything else in there is left alone and not listed.
     fn others(&self, record: &Record) -> Result<Vec<PathBuf>, StoreError> {
         let named: Vec<&str> = record.folders().collect();
-        let is_other = |name: &str| is_plain(name) && !named.contains(&name);
+        // A bundle's files that somebody put right into the inbox do not make that a bundle.
+        let is_inbox = |name: &str| [inbox::INCOMING, inbox::REJECTED].contains(&name);
+        let is_other = |name: &str| is_plain(name) && !named.contains(&name) && !is_inbox(name);
         let mut others = self.named(is_other)?;
         others.retain(|dir| fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir()));
         others.retain(|dir| dir.join(super::MANIFEST_FILE).is_file());

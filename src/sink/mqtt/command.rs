@@ -132,7 +132,7 @@ impl Refused {
 }
 
 /// The payload as it is sent; which fields a command has is checked after.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {
     #[serde(default)]
@@ -149,9 +149,9 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<Request, Refused> {
         return Err(Refused::new(format!("a command has at most {MAX_PAYLOAD} bytes")));
     }
     let payload: Payload = match payload.trim_ascii() {
-        [] => Payload::default(),
         text @ [b'{', ..] => serde_json::from_slice(text).map_err(|error| Refused::new(format!("payload: {error}")))?,
-        _ => return Err(Refused::new("payload: send a JSON object, like {\"id\": \"1\"}")),
+        // Not even nothing: an empty message is what clears one that the broker keeps.
+        _ => return Err(Refused::new("payload: send a JSON object, like {\"id\": \"1\"} or {}")),
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
     if payload.id.len() > MAX_ID || !payload.id.bytes().all(plain) {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn commands_are_read_with_their_fields() {
-        for payload in [&b""[..], b"{}", b" {\"id\": \"\"}\n"] {
+        for payload in [&b"{}"[..], b" {\"id\": \"\"}\n"] {
             let request = Request { id: String::new(), command: Command::Telemetry };
             assert_eq!(parse("telemetry", payload), Ok(request));
         }
@@ -271,16 +271,17 @@ mod tests {
         let request = parse("bundle/install", br#"{"manifest":"m","signature":"s"}"#).unwrap();
         let manifest = Some(SignedManifest { manifest: "m".into(), signature: "s".into() });
         assert_eq!(request.command, Command::Install(Wanted { file: None, manifest }));
-        assert_eq!(parse("bundle/rollback", b"").unwrap().command.name(), Name::Rollback);
+        assert_eq!(parse("bundle/rollback", b"{}").unwrap().command.name(), Name::Rollback);
     }
 
     #[test]
     fn what_is_strange_is_refused_and_says_what_to_send() {
-        assert!(refused("bundle/erase", b"").contains("bundle/install"));
-        assert!(refused("", b"").contains("no such command"));
+        assert!(refused("bundle/erase", b"{}").contains("bundle/install"));
+        assert!(refused("", b"{}").contains("no such command"));
         assert!(refused("telemetry", br#"{"ids":"7"}"#).contains("ids"));
         assert!(refused("telemetry", br#"{"id":7}"#).contains("string"));
         assert!(refused("telemetry", br#"{"id":"1","id":"2"}"#).contains("duplicate"));
+        assert!(refused("reload", b"").contains("JSON object"), "what clears a kept message is no command");
         assert!(refused("telemetry", b"now").contains("JSON object"));
         assert!(refused("telemetry", b"[]").contains("JSON object"));
         assert!(refused("telemetry", br#"{"file":"a"}"#).contains("no other field"));

@@ -153,6 +153,12 @@ impl Side {
         (state.client.is_some(), state.connection, state.last_error.clone())
     }
 
+    /// Whether telemetry would go out now.
+    pub fn may_tell(&self) -> bool {
+        let state = self.link.lock();
+        state.client.is_some() && state.side.telemetry.is_none()
+    }
+
     /// Publishes telemetry, if a connection stands and the last one was acknowledged; false where it does not go out.
     pub fn telemetry(&self, json: &str) -> bool {
         let mut state = self.link.lock();

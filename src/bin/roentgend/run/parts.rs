@@ -6,6 +6,7 @@ use crate::systemd;
 use anyhow::Context;
 use roentgen::assess::Assessor;
 use roentgen::bundle::Bundle;
+use roentgen::classifier::Classifier;
 use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
@@ -13,6 +14,7 @@ use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::Folder;
 use roentgen::source::process::Program;
+use roentgen::status::Setup;
 use std::ffi::OsStr;
 use std::path::{Path, absolute};
 
@@ -45,6 +47,21 @@ impl Parts {
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
         Ok(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside })
+    }
+
+    /// What the box says of itself.
+    pub(super) fn setup(&mut self) -> Setup {
+        let Self { config, model, assessor, .. } = self;
+        Setup {
+            device: config.device.clone(),
+            model: assessor.model().clone(),
+            fallback: model.fallback.clone(),
+            backend: model.classifier.name().to_owned(),
+            kernel: model.classifier.kernel().to_owned(),
+            threads: model.classifier.threads(),
+            state_dir: config.state_dir.clone(),
+            incoming: config.source.folder.incoming.clone(),
+        }
     }
 
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.

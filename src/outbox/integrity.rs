@@ -85,19 +85,27 @@ pub fn broken_files(path: &Path) -> Vec<PathBuf> {
 /// Opens the database, whatever lies in its place.
 pub(super) fn open(path: &Path) -> Result<(Connection, Option<SetAside>), OutboxError> {
     let unsalvaged = beside(path, ".unsalvaged");
-    if unsalvaged.exists() && !path.exists() {
+    // Not `exists`, which takes a disk that fails for a missing file: a new one would be put in its place.
+    let is_there = |file: &Path| {
+        file.try_exists().map_err(|error| OutboxError::File {
+            path: file.to_owned(),
+            what: "cannot look for it",
+            error,
+        })
+    };
+    if is_there(&unsalvaged)? && !is_there(path)? {
         // Interrupted while it was moved.
         move_parts(path, &unsalvaged)?;
     }
     let mut reason = "an earlier start was interrupted while it set it aside".to_owned();
     let mut opened = None;
-    if path.exists() {
+    if is_there(path)? {
         match open_sound(path) {
             Ok(connection) => opened = Some(connection),
             Err(OutboxError::Unsound { reason: found, .. }) => {
                 log::error!("outbox {}: broken ({found}); it is set aside", path.display());
                 reason = found;
-                if unsalvaged.exists() {
+                if is_there(&unsalvaged)? {
                     // Broken again before the first could be read: only the later one still has anything that counts.
                     move_parts(&unsalvaged, &free_name(path))?;
                 }
@@ -114,7 +122,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<SetAside>), Outbox
             open_sound(path)?
         }
     };
-    let set_aside = if unsalvaged.exists() {
+    let set_aside = if is_there(&unsalvaged)? {
         let salvaged = salvage::salvage(&unsalvaged, path, &mut connection)?;
         let aside = free_name(path);
         move_parts(&unsalvaged, &aside)?;

@@ -97,6 +97,7 @@ impl Outbox {
                 return Ok(());
             }
             self.total = self.total.saturating_sub(batch.removed);
+            self.waiting.set(None);
             self.losses.dropped += batch.unsent;
             self.sent_up_to = self.sent_up_to.max(batch.last_unsent);
             self.stored_up_to = self.stored_up_to.max(batch.last_unsent);

@@ -349,9 +349,16 @@ fn what_was_left_half_written_is_removed_at_the_start() {
         fs::write(place.incoming.with_file_name(to).join(".roentgen-x1y2"), "half").unwrap();
         fs::write(place.incoming.with_file_name(to).join("whole.png"), "whole").unwrap();
     }
+    // A reason whose file was not moved after it any more, and one whose file somebody took away.
+    fs::write(place.incoming.join("a.png"), "no image").unwrap();
+    let rejected = place.incoming.with_file_name("rejected");
+    for file in ["a.png", "b.png"] {
+        let tag = Key::from_bytes([7; 32]).tag(Path::new(file));
+        fs::write(rejected.join(format!("{file}.reason.json")), format!("{{\"log_tag\": \"{tag}\"}}")).unwrap();
+    }
     drop(place.open());
     assert_eq!(place.names("done"), ["whole.png"]);
-    assert_eq!(place.names("rejected"), ["whole.png"]);
+    assert_eq!(place.names("rejected"), ["b.png.reason.json", "whole.png"]);
 }
 
 #[test]

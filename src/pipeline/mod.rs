@@ -59,8 +59,7 @@ pub fn run(line: Line<'_>, outbox: Outbox, running: &mut dyn FnMut() -> bool) ->
     thread::scope(|scope| {
         let (queued, news) = channel();
         let Line { source, classifier, sink, assessor, status } = line;
-        let restarts = source.condition().decoder_restarts;
-        let mut way = Way { source, classifier, assessor, status, outbox: &outbox, restarts, trouble: None };
+        let mut way = Way::new(source, classifier, assessor, status, &outbox);
         let shared = &outbox;
         let drain = scope.spawn(move || drain::drain(sink, shared, status, &news));
         let mut judged = Ok(());
@@ -73,6 +72,7 @@ pub fn run(line: Line<'_>, outbox: Outbox, running: &mut dyn FnMut() -> bool) ->
                 }
             });
         }
+        let judged = judged.and_then(|()| way.end());
         // Hanging up tells the drain to come to an end.
         drop(queued);
         let drained = drain.join().map_err(|_| PipelineError::Drain)?;

@@ -8,9 +8,10 @@ use crate::outbox::{Enqueued, Outbox, OutboxError};
 use crate::preprocess::preprocess;
 use crate::radiograph::Radiograph;
 use crate::report::{Decision, Report, Timing};
-use crate::source::{Condition, Content, Item, Outcome, Source};
+use crate::source::{Condition, Content, Intake, Item, Outcome, Source};
 use crate::status::Status;
 use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long one turn waits for an image before it asks again whether to go on.
@@ -18,76 +19,109 @@ const TURN: Duration = Duration::from_millis(250);
 
 /// What stands along one radiograph's way.
 pub(super) struct Way<'a> {
-    pub(super) source: &'a mut dyn Source,
-    pub(super) classifier: &'a mut dyn Classifier,
-    pub(super) assessor: &'a Assessor,
-    pub(super) status: &'a Status,
-    pub(super) outbox: &'a Mutex<Outbox>,
+    source: &'a mut dyn Source,
+    classifier: &'a mut dyn Classifier,
+    assessor: &'a Assessor,
+    status: &'a Status,
+    outbox: &'a Mutex<Outbox>,
     /// How often the source's decoder had been replaced when the status was told.
-    pub(super) restarts: u64,
-    /// Why reports cannot be kept at the moment, as it was said.
-    pub(super) trouble: Option<String>,
+    restarts: u64,
+    /// An item whose report cannot be kept at present. No other is taken meanwhile.
+    unkept: Option<Item>,
+    /// Why that is, as it was said.
+    trouble: Option<String>,
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    pub(super) fn new(
+        source: &'a mut dyn Source,
+        classifier: &'a mut dyn Classifier,
+        assessor: &'a Assessor,
+        status: &'a Status,
+        outbox: &'a Mutex<Outbox>,
+    ) -> Self {
+        let restarts = source.condition().decoder_restarts;
+        Self { source, classifier, assessor, status, outbox, restarts, unkept: None, trouble: None }
+    }
+
     /// One turn: at most one image. True when a report was queued.
     pub(super) fn turn(&mut self) -> Result<bool, PipelineError> {
-        let next = self.source.next(TURN)?;
-        self.tell_condition();
-        let Some(item) = next else { return Ok(false) };
+        let item = match self.unkept.take() {
+            Some(item) => Some(item),
+            None => self.source.next(TURN)?,
+        };
+        let queued = match item {
+            Some(item) => self.go(item)?,
+            None => false,
+        };
+        self.tell();
+        Ok(queued)
+    }
+
+    /// The way ends: what could not be kept is handed over again to the next one.
+    pub(super) fn end(&mut self) -> Result<(), PipelineError> {
+        match self.unkept.take() {
+            Some(item) => Ok(self.source.settle(&item, Outcome::Later)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The way of one item: true when its report was queued.
+    fn go(&mut self, mut item: Item) -> Result<bool, PipelineError> {
         if let Content::Refused(refusal) = &item.content {
             self.source.settle(&item, Outcome::Rejected(refusal.clone()))?;
             self.status.rejected(refusal.code);
             return Ok(false);
         }
-        match self.report(&item) {
+        match self.report(&mut item) {
             Ok(new) => {
+                if self.trouble.take().is_some() {
+                    log::info!("reports can be kept again");
+                }
                 self.source.settle(&item, Outcome::Reported)?;
                 Ok(new)
             }
             // The disk is full, read-only or away: the image waits where it is, and so does the line.
             Err(PipelineError::Outbox(error)) if error.is_passing() => {
                 self.say_once(&error);
-                self.source.settle(&item, Outcome::Later)?;
+                self.unkept = Some(item);
+                thread::sleep(TURN);
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Sees to it that the image's report is durable: true where that is a new one.
-    fn report(&mut self, item: &Item) -> Result<bool, PipelineError> {
-        let report = match &item.content {
-            Content::Refused(_) => return Ok(false),
-            Content::Judged(report) => Report::clone(report),
-            Content::Radiograph(radiograph) => {
-                let id = self.assessor.report_id(&radiograph.origin);
-                let known = lock(self.outbox).known(&id)?;
-                if let Some(known) = known {
-                    self.status.repeated();
-                    let sequence = known.sequence();
-                    log::info!(
-                        ROENTGEN_REPORT_ID = id.as_str(), ROENTGEN_SEQUENCE = sequence;
-                        "the same image again: it stands as report {sequence}, it is not judged again"
-                    );
-                    return Ok(false);
-                }
-                judge(radiograph, item.received_at, item.decode, self.classifier, self.assessor)?
+    /// Sees to it that the image's report is durable: true where that is a new one. Once the image is judged the item
+    /// holds its report in the place of its pixels, so that it is judged once, however long the report cannot be kept.
+    fn report(&mut self, item: &mut Item) -> Result<bool, PipelineError> {
+        if let Content::Radiograph(radiograph) = &item.content {
+            let id = self.assessor.report_id(&radiograph.origin);
+            let known = lock(self.outbox).known(&id)?;
+            if let Some(known) = known {
+                self.status.repeated();
+                let sequence = known.sequence();
+                log::info!(
+                    ROENTGEN_REPORT_ID = id.as_str(), ROENTGEN_SEQUENCE = sequence;
+                    "the same image again: it stands as report {sequence}, it is not judged again"
+                );
+                return Ok(false);
             }
-        };
+            let report = judge(radiograph, item.received_at, item.decode, self.classifier, self.assessor)?;
+            item.content = Content::Judged(Box::new(report));
+        }
+        let Content::Judged(report) = &item.content else { return Ok(false) };
         let (enqueued, losses) = {
             let mut outbox = lock(self.outbox);
-            (outbox.enqueue(&report), outbox.take_losses())
+            (outbox.enqueue(report), outbox.take_losses())
         };
         self.status.dropped(losses.dropped);
+        self.status.undeliverable(losses.undeliverable);
         let enqueued = enqueued?;
-        if self.trouble.take().is_some() {
-            log::info!("reports can be kept again");
-        }
         match enqueued {
             Enqueued::Queued(sequence) => {
-                self.status.judged(&report);
-                tell(sequence, &report);
+                self.status.judged(report);
+                tell(sequence, report);
             }
             Enqueued::AlreadyKnown { sequence, .. } => {
                 self.status.repeated();
@@ -100,9 +134,13 @@ impl Way<'_> {
         Ok(matches!(enqueued, Enqueued::Queued(_)))
     }
 
-    fn tell_condition(&mut self) {
+    /// Tells the status how it stands with the source.
+    fn tell(&mut self) {
         let Condition { intake, waiting, decoder_restarts } = self.source.condition();
-        self.status.intake(intake);
+        self.status.intake(match &self.trouble {
+            Some(trouble) => Intake::Closed { reason: trouble.clone() },
+            None => intake,
+        });
         self.status.incoming(Some(waiting));
         for _ in self.restarts..decoder_restarts {
             self.status.decoder_restarted();
@@ -114,7 +152,7 @@ impl Way<'_> {
     fn say_once(&mut self, error: &OutboxError) {
         let error = error.to_string();
         if self.trouble.as_ref() != Some(&error) {
-            log::error!("{error}; images wait in the drop folder until reports can be kept again");
+            log::error!("no image is taken until reports can be kept again: {error}");
             self.trouble = Some(error);
         }
     }

@@ -57,6 +57,12 @@ impl Place {
         self.root.path().join(name)
     }
 
+    /// Appends sections to the configuration.
+    pub(crate) fn configure_more(&self, sections: &str) {
+        let path = self.path("roentgend.toml");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + sections).unwrap();
+    }
+
     pub(crate) fn broker(&self) -> Process {
         start_mosquitto(&self.mosquitto, &self.path("mosquitto.conf"), self.port)
     }
@@ -119,6 +125,13 @@ impl Received {
         received
     }
 
+    /// The messages on `roentgen/box-t/` and this, with whether the broker had kept them.
+    pub(crate) fn on(&self, leaf: &str) -> Vec<(bool, serde_json::Value)> {
+        let messages = self.0.lock().unwrap();
+        let wanted = messages.iter().filter(|(topic, ..)| topic.strip_prefix("roentgen/box-t/") == Some(leaf));
+        wanted.map(|(_, retained, payload)| (*retained, serde_json::from_str(payload).unwrap())).collect()
+    }
+
     /// Topics and payloads of everything.
     pub(crate) fn messages(&self) -> Vec<(String, String)> {
         let messages = self.0.lock().unwrap();
@@ -161,6 +174,8 @@ pub(crate) fn retained_status(port: u16) -> serde_json::Value {
     let late = Received::subscribe(port, "late");
     wait_for("the retained status", || late.last_status().is_some());
     let messages = late.0.lock().unwrap();
-    assert!(messages.iter().all(|(topic, retained, _)| topic == STATUS && *retained), "{messages:?}");
-    serde_json::from_str(&messages[0].2).unwrap()
+    let kept = [STATUS, "roentgen/box-t/telemetry"];
+    assert!(messages.iter().all(|(topic, retained, _)| kept.contains(&topic.as_str()) && *retained), "{messages:?}");
+    let status = messages.iter().find(|(topic, ..)| topic == STATUS).expect("waited for");
+    serde_json::from_str(&status.2).unwrap()
 }

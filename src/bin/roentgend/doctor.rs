@@ -7,6 +7,8 @@ use roentgen::config::Config;
 use roentgen::outbox;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt;
+use roentgen::source::decoder::Decoder;
+use roentgen::source::process::Program;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,8 +61,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     checks.line("configuration", Finding::Ok(arguments.config.display().to_string()), crate::BAD_CONFIGURATION);
     checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
     let kernels: Vec<&str> = roentgen::kernels::available().map(|kernels| kernels.name).collect();
-    let backends = format!("native ({}), onnx (tract); not in this build: tflite, edgetpu", kernels.join(", "));
+    let (with, without) = if cfg!(feature = "onnx") { (", onnx (tract)", "") } else { ("", "onnx, ") };
+    let backends = format!("native ({}){with}; not in this build: {without}tflite, edgetpu", kernels.join(", "));
     checks.line("backends", Finding::Ok(backends), 1);
+    checks.line("decoder", decoder(&config), 1);
     let folder = &config.source.folder;
     for (name, path) in
         [("incoming", folder.incoming.clone()), ("done", folder.done()), ("rejected", folder.rejected())]
@@ -99,6 +103,20 @@ fn bundle(config: &Config) -> Finding {
             let advice = "install a good bundle, or set `bundle` to the directory of one";
             Finding::Fail(format!("{}; {advice}", error.trim_end_matches('.')))
         }
+    }
+}
+
+/// Whether the process that decodes images can be started and works.
+fn decoder(config: &Config) -> Finding {
+    let limits = config.limits.clone();
+    let (seconds, memory) = (limits.decode_seconds, limits.decode_memory() >> 20);
+    // No pseudonym comes of this: any key will do.
+    let mut decoder = Decoder::in_child(Program::this(["decode-worker"]), limits, Key::from_bytes([0; 32]));
+    match decoder.check() {
+        Ok(()) => Finding::Ok(format!("a process of its own; {seconds} s and {memory} MiB a file at most")),
+        Err(error) => Finding::Fail(format!(
+            "the process that decodes images does not work: {error}; raise limits.decode_memory_bytes if it was set"
+        )),
     }
 }
 

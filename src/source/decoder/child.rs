@@ -57,8 +57,10 @@ impl Process {
         let image = memory()?;
         let png = radiograph::encode_png(&phantom::radiograph(1, 16)).unwrap_or_default();
         image.write_all_at(&png, 0)?;
-        let _pixels = process.ask(&image, limits, key)?;
-        let heard = process.hear(Instant::now() + FIRST)?;
+        let heard = match process.ask(&image, limits, key) {
+            Ok(_pixels) => process.hear(Instant::now() + FIRST)?,
+            Err(error) => Heard::Broken(format!("it cannot be asked: {error}")),
+        };
         process.files = 0;
         match heard {
             // Under very small limits even this one is refused.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -159,6 +160,12 @@ impl Arrivals {
         self.is_lost = false;
         self.last_scan = None;
         Ok(())
+    }
+
+    /// What lies in the folder, whatever it is.
+    pub(super) fn identities(&self) -> io::Result<Vec<Identity>> {
+        let entries = fs::read_dir(&self.incoming)?.filter_map(Result::ok);
+        Ok(entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| Identity::of(&metadata)).collect())
     }
 
     /// How many files are known to be there that are to be taken.

@@ -125,6 +125,15 @@ impl Hand {
         }
     }
 
+    /// Forgets the suspects that are not among these files: they were settled as the last run ended, or are gone.
+    pub(super) fn retain(&mut self, files: &[Identity]) {
+        let before = self.suspects.len();
+        self.suspects.retain(|suspect| files.contains(&suspect.file));
+        if self.suspects.len() != before {
+            self.keep();
+        }
+    }
+
     fn write(&mut self, json: &[u8]) {
         let mut record = json.to_vec();
         record.resize(RECORD, b' ');

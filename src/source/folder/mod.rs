@@ -144,6 +144,7 @@ impl Folder {
         for folder in [&done, &rejected] {
             moves::sweep(folder);
         }
+        moves::sweep_reasons(&rejected, &incoming, |path| decoder.key().tag(path));
         decoder.check().map_err(failed("cannot decode images", "the decoder's process"))?;
         let arrivals = Arrivals::watch(config, decoder.key().clone())?;
         Ok(Self {
@@ -175,7 +176,12 @@ impl Folder {
     pub fn with_trials(mut self, program: Program, state_dir: &Path) -> Self {
         let decode = Duration::from_secs(self.decoder.limits().decode_seconds);
         match Hand::open(state_dir) {
-            Ok(hand) => self.suspects = Some((hand, Trials::new(program, decode))),
+            Ok(mut hand) => {
+                if let Ok(files) = self.arrivals.identities() {
+                    hand.retain(&files);
+                }
+                self.suspects = Some((hand, Trials::new(program, decode)));
+            }
             Err(error) => {
                 let state_dir = state_dir.display();
                 log::warn!("{state_dir}: an image that crashes the program cannot be told at the next start: {error}");

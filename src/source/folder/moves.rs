@@ -8,6 +8,7 @@ use crate::radiograph::{Refusal, RefusalCode};
 use crate::source::SourceError;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -97,6 +98,27 @@ pub(super) fn sweep(folder: &Path) {
                 Ok(()) => log::info!("{}: removed a file that was left half-written there", folder.display()),
                 Err(error) => log::warn!("{}: a half-written file cannot be removed: {error}", folder.display()),
             }
+        }
+    }
+}
+
+/// Removes the reasons in `rejected` of files that are still in `incoming`: the last run ended between the two steps of
+/// [`settle`], and the file is judged again. `tag` says what a reason calls a file.
+pub(super) fn sweep_reasons(rejected: &Path, incoming: &Path, tag: impl Fn(&Path) -> String) {
+    let listed = |folder| fs::read_dir(folder).map(|entries| entries.filter_map(Result::ok).collect::<Vec<_>>());
+    let (Ok(reasons), Ok(files)) = (listed(rejected), listed(incoming)) else { return };
+    let there: HashSet<String> = files.iter().map(|entry| tag(&entry.path())).collect();
+    for reason in reasons {
+        let path = reason.path();
+        let Some(file) = path.as_os_str().as_bytes().strip_suffix(REASON_SUFFIX.as_bytes()) else { continue };
+        if Path::new(OsStr::from_bytes(file)).symlink_metadata().is_ok() {
+            continue;
+        }
+        let json: Option<serde_json::Value> =
+            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let is_orphan = json.is_some_and(|json| json["log_tag"].as_str().is_some_and(|tag| there.contains(tag)));
+        if is_orphan && let Err(error) = fs::remove_file(&path) {
+            log::warn!("{}: the reason of a file that is not there cannot be removed: {error}", rejected.display());
         }
     }
 }

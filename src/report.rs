@@ -100,6 +100,13 @@ pub enum ReasonCode {
     LowConfidence,
 }
 
+impl fmt::Display for ReasonCode {
+    /// The name in JSON, in the journal and in the README.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// One reason for an abstention, with the figures behind it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reason {

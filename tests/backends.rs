@@ -1,5 +1,6 @@
 //! The promise: `backend = "auto"` takes the engine, and tract where a layer is too large for it; `"native"` then says which
 //! layer, and why. Loads backends; runs none.
+#![cfg(feature = "onnx")]
 
 mod support;
 

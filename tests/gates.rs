@@ -4,6 +4,7 @@
 //!
 //! What the gates see in the pixels is tested on everything, as if the network had nothing against it; with the network,
 //! which takes a quarter of a second an image, a sample is tested, and the negatives that get so far.
+#![cfg(feature = "onnx")]
 
 mod common;
 mod support;

@@ -1,5 +1,6 @@
 //! The committed bundle is a model, not a stub: on radiographs that nothing was fitted on it is right as often as its
 //! report says, give or take the sample. The exact figures over the whole test split are in the bundle's `report.json`.
+#![cfg(feature = "onnx")]
 
 mod common;
 

@@ -2,6 +2,7 @@
 //! bit for bit, on both outputs. ONNX Runtime is the outside witness; it runs in Python (`ROENTGEN_PYTHON`, else
 //! `.cache/venv/bin/python`, else `python3`). Where it cannot be imported the comparison with it is skipped and says so,
 //! unless `CI` or `ROENTGEN_REQUIRE_PEERS` is set.
+#![cfg(feature = "onnx")]
 
 mod common;
 #[path = "common/networks.rs"]

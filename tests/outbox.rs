@@ -166,8 +166,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Whatever happens in whatever order, the outbox equals a list of ten with a flag: what exceeds ten falls out at the
-    /// front, and what was not sent then counts as lost.
+    /// Whatever happens in whatever order, the outbox equals a list of ten with a flag: what exceeds ten falls out at
+    /// the front, and what was not sent then counts as lost.
     #[test]
     fn it_behaves_like_a_bounded_list_with_a_flag(steps in proptest::collection::vec(step(), 1..60)) {
         let folder = tempfile::tempdir().unwrap();

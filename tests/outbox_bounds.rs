@@ -1,5 +1,6 @@
-//! The outbox keeps within its bounds: the oldest go first, what was sent before what was not, losses are counted, and the
-//! file gives its room back. (That count and order hold in any sequence of events, `outbox.rs` checks against a list.)
+//! The outbox keeps within its bounds: the oldest go first, what was sent before what was not, losses are counted, and
+//! the file gives its room back. (That count and order hold in any sequence of events, `outbox.rs` checks against a
+//! list.)
 
 #[path = "common/queue.rs"]
 mod queue;

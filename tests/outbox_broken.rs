@@ -1,5 +1,5 @@
-//! Whatever bytes lie where the outbox was, the service goes on: a broken file is set aside, what can be read of it goes on
-//! in a new one, and no sequence is given twice. And a file of version 1 becomes one of this version.
+//! Whatever bytes lie where the outbox was, the service goes on: a broken file is set aside, what can be read of it
+//! goes on in a new one, and no sequence is given twice. And a file of version 1 becomes one of this version.
 
 #[path = "common/queue.rs"]
 mod queue;
@@ -96,7 +96,7 @@ fn a_file_of_which_nothing_can_be_read_is_set_aside_as_it_is() {
         assert_eq!((aside.kept, aside.complete), (0, false), "{what}");
         assert!(aside.path.file_name().unwrap().to_str().unwrap().starts_with("outbox.sqlite3.broken-20"), "{aside:?}");
         assert_eq!(fs::read(&aside.path).unwrap(), bytes, "{what}");
-        assert_eq!(broken_files(&path), [aside.path.clone()]);
+        assert_eq!(broken_files(&path), std::slice::from_ref(&aside.path));
         goes_on(&path, outbox, JUMP);
     }
 }

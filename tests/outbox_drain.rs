@@ -1,6 +1,6 @@
-//! What waited while the broker was away is delivered when it is back: all of it, in order, each once while all goes well,
-//! and with repeats of the same id where a connection or the daemon dies in the middle. The long form simulates the outage of
-//! a week: `tests/bench/outage`.
+//! What waited while the broker was away is delivered when it is back: all of it, in order, each once while all goes
+//! well, and with repeats of the same id where a connection or the daemon dies in the middle. The long form simulates
+//! the outage of a week: `tests/bench/outage`.
 
 #[path = "common/queue.rs"]
 mod queue;

@@ -1,6 +1,7 @@
-//! What a report costs the disk: an SD card lives as long as little is written to it. Counts the bytes that this process
-//! writes and those that the kernel sends to the disk for it, log and its writing back included; so it is alone in its
-//! file. With `ROENTGEN_WEAR_HISTORY=20000 … -- --nocapture` it measures on an outbox that holds so many reports already.
+//! What a report costs the disk: an SD card lives as long as little is written to it. Counts the bytes that this
+//! process writes and those that the kernel sends to the disk for it, log and its writing back included; so it is alone
+//! in its file. With `ROENTGEN_WEAR_HISTORY=20000 … -- --nocapture` it measures on an outbox that holds so many reports
+//! already.
 
 #[path = "common/queue.rs"]
 mod queue;

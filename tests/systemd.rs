@@ -1,11 +1,12 @@
 //! What the daemon tells its service manager: ready once it works, a watchdog beat by its own turns, a reload's
-//! begin and end, stopping at last.
+//! begin and end, stopping at last. And how little the unit leaves to it; tests/nspawn/check looks from inside.
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use support::{PATIENCE, Process, free_port, output, roentgend, stderr, tiny_bundle};
 
 #[test]
@@ -32,6 +33,7 @@ fn the_service_manager_hears_ready_then_the_watchdog_then_stopping() {
     let mut command = roentgend();
     command.args(["run", "--config"]).arg(&config).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000");
     let mut daemon = Process::spawn(&mut command);
+    assert!(hear().starts_with("EXTEND_TIMEOUT_USEC="), "the outbox may have to be read as a whole");
     assert_eq!(hear(), "READY=1");
     assert!(root.path().join("drop/incoming").is_dir(), "ready means ready");
     for _ in 0..3 {
@@ -59,4 +61,21 @@ fn the_service_manager_hears_ready_then_the_watchdog_then_stopping() {
     }
     assert!(last.iter().all(|said| said == "WATCHDOG=1" || said == "STOPPING=1"), "{last:?}");
     assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
+fn the_unit_leaves_little_for_an_intruder() {
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/roentgend.service");
+    let analysed = Command::new("systemd-analyze").args(["security", "--offline=yes", "--no-pager", unit]).output();
+    let Ok(analysed) = analysed else {
+        let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| std::env::var_os(name).is_some());
+        assert!(!required, "systemd-analyze is missing: install the package systemd");
+        eprintln!("SKIPPED: systemd-analyze is missing; install the package systemd to run this test");
+        return;
+    };
+    let said = String::from_utf8_lossy(&analysed.stdout).into_owned();
+    let score = said.split("exposure level for roentgend.service: ").nth(1).and_then(|rest| rest.split(' ').next());
+    let score: f64 =
+        score.and_then(|score| score.parse().ok()).unwrap_or_else(|| panic!("{said}{}", stderr(&analysed)));
+    assert!(score <= 1.5, "{said}");
 }

@@ -2,6 +2,7 @@
 //! configuration is known.
 
 use super::native::{self, NativeClassifier};
+#[cfg(feature = "onnx")]
 use super::onnx::OnnxClassifier;
 use super::{Classifier, ClassifyError, Evidence, LoadError};
 use crate::bundle::Bundle;
@@ -13,14 +14,16 @@ pub enum Loaded {
     /// This project's own engine.
     Native(Box<NativeClassifier>),
     /// tract.
+    #[cfg(feature = "onnx")]
     Onnx(Box<OnnxClassifier>),
 }
 
 impl Loaded {
-    /// The fastest that takes the network: the engine, and tract where the engine refuses. Packed weights are kept
+    /// The fastest that takes the network: the engine, and tract where the engine refuses and this build has it. Packed weights are kept
     /// in the folder `cache`.
     pub fn fastest(bundle: &Bundle, engine: &native::Config, cache: Option<&Path>) -> Result<Self, LoadError> {
         match NativeClassifier::load(bundle, engine, cache) {
+            #[cfg(feature = "onnx")]
             Err(LoadError::Refused(reason)) => {
                 log::warn!("backend native refuses the network: {reason}; taking onnx instead, which is slower");
                 OnnxClassifier::load(bundle).map(|onnx| Self::Onnx(Box::new(onnx)))
@@ -34,6 +37,7 @@ impl Loaded {
     pub fn run(&mut self, image: &Tensor<u8>) -> Result<(Tensor<u8>, Tensor<u8>), ClassifyError> {
         match self {
             Self::Native(native) => native.run(image),
+            #[cfg(feature = "onnx")]
             Self::Onnx(onnx) => onnx.run(image),
         }
     }
@@ -42,6 +46,7 @@ impl Loaded {
     pub fn forget_packed(&mut self) -> bool {
         match self {
             Self::Native(native) => native.forget_packed(),
+            #[cfg(feature = "onnx")]
             Self::Onnx(_) => false,
         }
     }
@@ -50,6 +55,7 @@ impl Loaded {
     pub fn kernel(&mut self) -> &'static str {
         match self {
             Self::Native(native) => native.engine().plan().options.kernels.name,
+            #[cfg(feature = "onnx")]
             Self::Onnx(_) => "tract",
         }
     }
@@ -58,6 +64,7 @@ impl Loaded {
     pub fn threads(&mut self) -> usize {
         match self {
             Self::Native(native) => native.engine().plan().options.threads,
+            #[cfg(feature = "onnx")]
             Self::Onnx(_) => OnnxClassifier::THREADS,
         }
     }
@@ -67,6 +74,7 @@ impl Classifier for Loaded {
     fn name(&self) -> &str {
         match self {
             Self::Native(native) => native.name(),
+            #[cfg(feature = "onnx")]
             Self::Onnx(onnx) => onnx.name(),
         }
     }
@@ -74,6 +82,7 @@ impl Classifier for Loaded {
     fn classify(&mut self, image: &Tensor<u8>) -> Result<Evidence, ClassifyError> {
         match self {
             Self::Native(native) => native.classify(image),
+            #[cfg(feature = "onnx")]
             Self::Onnx(onnx) => onnx.classify(image),
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod loaded;
 pub mod native;
+#[cfg(feature = "onnx")]
 pub mod onnx;
 
 use crate::bundle::{BundleError, Manifest, Output};
@@ -52,7 +53,7 @@ pub enum LoadError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The backend does not run such networks.
-    #[error("backend native: {0}; write backend = \"onnx\", or \"auto\"")]
+    #[error("backend native: {0}; write backend = \"onnx\" or \"auto\" (in a build with tract)")]
     Refused(PlanError),
     /// The system gave no threads.
     #[error("backend native: cannot make threads: {0}; set engine.threads = 1, or allow this process more")]

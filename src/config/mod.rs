@@ -118,9 +118,16 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// What can be written in this build, for messages.
+    pub const BUILT: &str = if cfg!(feature = "onnx") { "auto, native or onnx" } else { "auto or native" };
+
     /// Whether this build can run it.
     pub fn is_built(self) -> bool {
-        matches!(self, Backend::Auto | Backend::Native | Backend::Onnx)
+        match self {
+            Backend::Auto | Backend::Native => true,
+            Backend::Onnx => cfg!(feature = "onnx"),
+            Backend::Tflite | Backend::Edgetpu => false,
+        }
     }
 }
 
@@ -134,9 +141,9 @@ impl std::str::FromStr for Backend {
             "onnx" => Backend::Onnx,
             "tflite" => Backend::Tflite,
             "edgetpu" => Backend::Edgetpu,
-            _ => return Err("there is no such backend: write auto, native or onnx".into()),
+            _ => return Err(format!("there is no such backend: write {}", Backend::BUILT)),
         };
-        if backend.is_built() { Ok(backend) } else { Err("it is not in this build: write auto, native or onnx".into()) }
+        if backend.is_built() { Ok(backend) } else { Err(format!("it is not in this build: write {}", Backend::BUILT)) }
     }
 }
 
@@ -204,7 +211,7 @@ impl Config {
         self.web.address()?;
         if !self.backend.is_built() {
             let name = format!("{:?}", self.backend).to_lowercase();
-            return Err(format!("backend = {name:?}: it is not in this build; write \"auto\", \"native\" or \"onnx\""));
+            return Err(format!("backend = {name:?}: it is not in this build; write {}", Backend::BUILT));
         }
         Ok(())
     }

@@ -1,13 +1,13 @@
-//! The `[outbox]` section: how much of the past a box keeps, and how much it keeps at most. Not the disk's reserve, which
-//! closes the intake.
+//! The `[outbox]` section: how much of the past a box keeps, and how much it keeps at most. Not the disk's reserve,
+//! which closes the intake.
 
 use serde::{Deserialize, Serialize};
 
 /// The smallest bound on the outbox's bytes: a thousand reports fit.
 const MIN_BYTES: u64 = 2 << 20;
 
-/// The `[outbox]` section. Age costs only reports that the broker has; count and bytes hold in any case, and where nothing
-/// that was sent is left to remove they cost the oldest unsent reports, which is logged and counted.
+/// The `[outbox]` section. Age costs only reports that the broker has; count and bytes hold in any case, and where
+/// nothing that was sent is left to remove they cost the oldest unsent reports, which is logged and counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

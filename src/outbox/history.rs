@@ -214,13 +214,21 @@ pub(super) fn count_after(connection: &Connection, sequence: u64) -> rusqlite::R
     )
 }
 
+/// How many reports have a sequence above one and up to another.
+pub(super) fn count_between(connection: &Connection, above: u64, up_to: u64) -> rusqlite::Result<u64> {
+    let up_to = up_to.min(i64::MAX as u64);
+    connection.query_row("SELECT count(*) FROM reports WHERE sequence > ?1 AND sequence <= ?2", [above, up_to], |row| {
+        row.get(0)
+    })
+}
+
 /// The schema's version.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0)).optional().map(Option::unwrap_or_default)
 }
 
-/// Opens a database that others may have open. Without a log nobody has, and reading it as unchangeable spares SQLite the
-/// making of one; with one, it is read beside whoever writes it.
+/// Opens a database that others may have open. Without a log nobody has, and reading it as unchangeable spares SQLite
+/// the making of one; with one, it is read beside whoever writes it.
 fn open(path: &Path) -> Result<Connection, OutboxError> {
     let failed = |what| move |error| OutboxError::of(path, what, error);
     let alone = !integrity::beside(path, "-wal").exists();

@@ -1,17 +1,18 @@
-//! Opening a database file of which nobody knows what happened to it: checked where the last end was no clean one, brought
-//! to this version, or set aside with a new one in its place. A daemon must start on any bytes here.
+//! Opening a database file of which nobody knows what happened to it: checked where the last end was no clean one,
+//! brought to this version, or set aside with a new one in its place. A daemon must start on any bytes here.
 //!
-//! An open outbox carries a mark that only [`Drop`] of [`super::Outbox`] takes away. Where it stands at the start the process was
-//! killed or the power failed, and `PRAGMA integrity_check` reads the whole file, index against rows. Not the quicker
-//! `quick_check`: the file is bounded, and it takes seconds where it is full. A file of version 1 has no mark and is
-//! always checked. What a check cannot see, a changed letter inside of a report, the checksum of the report tells.
+//! An open outbox carries a mark that only [`Drop`] of [`super::Outbox`] takes away. Where it stands at the start the
+//! process was killed or the power failed, and `PRAGMA integrity_check` reads the whole file, index against rows. Not
+//! the quicker `quick_check`: the file is bounded, and it takes seconds where it is full. A file of version 1 has no
+//! mark and is always checked. What a check cannot see, a changed letter inside of a report, the checksum of the report
+//! tells.
 //!
 //! A broken file is moved, with its `-wal` and `-shm`, to `NAME.unsalvaged`; a new one is made; what can be read of the
-//! old one and bears its checksum is copied, unsent reports first, and then it becomes `NAME.broken-TIME`. An interruption
-//! anywhere is taken up by the next start. The last three broken files are kept.
+//! old one and bears its checksum is copied, unsent reports first, and then it becomes `NAME.broken-TIME`. An
+//! interruption anywhere is taken up by the next start. The last three broken files are kept.
 //!
-//! Sequences go on where the old file ends. Where its end cannot be read they jump to the seconds since 1970, which no box
-//! reaches by counting, so that none is given twice.
+//! Sequences go on where the old file ends. Where its end cannot be read they jump to the seconds since 1970, which no
+//! box reaches by counting, so that none is given twice.
 
 use super::{OutboxError, history, salvage, schema};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -85,19 +86,27 @@ pub fn broken_files(path: &Path) -> Vec<PathBuf> {
 /// Opens the database, whatever lies in its place.
 pub(super) fn open(path: &Path) -> Result<(Connection, Option<SetAside>), OutboxError> {
     let unsalvaged = beside(path, ".unsalvaged");
-    if unsalvaged.exists() && !path.exists() {
+    // Not `exists`, which takes a disk that fails for a missing file: a new one would be put in its place.
+    let is_there = |file: &Path| {
+        file.try_exists().map_err(|error| OutboxError::File {
+            path: file.to_owned(),
+            what: "cannot look for it",
+            error,
+        })
+    };
+    if is_there(&unsalvaged)? && !is_there(path)? {
         // Interrupted while it was moved.
         move_parts(path, &unsalvaged)?;
     }
     let mut reason = "an earlier start was interrupted while it set it aside".to_owned();
     let mut opened = None;
-    if path.exists() {
+    if is_there(path)? {
         match open_sound(path) {
             Ok(connection) => opened = Some(connection),
             Err(OutboxError::Unsound { reason: found, .. }) => {
                 log::error!("outbox {}: broken ({found}); it is set aside", path.display());
                 reason = found;
-                if unsalvaged.exists() {
+                if is_there(&unsalvaged)? {
                     // Broken again before the first could be read: only the later one still has anything that counts.
                     move_parts(&unsalvaged, &free_name(path))?;
                 }
@@ -114,7 +123,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<SetAside>), Outbox
             open_sound(path)?
         }
     };
-    let set_aside = if unsalvaged.exists() {
+    let set_aside = if is_there(&unsalvaged)? {
         let salvaged = salvage::salvage(&unsalvaged, path, &mut connection)?;
         let aside = free_name(path);
         move_parts(&unsalvaged, &aside)?;

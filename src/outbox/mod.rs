@@ -12,10 +12,11 @@
 //!
 //! # What reaches the disk
 //!
-//! A report costs one `fsync`: that of its commit (`synchronous=FULL`). The mark that it was sent costs none: it is in the
-//! log, where a killed process finds it, and a power cut that takes it away makes the box send that report once more,
-//! with the same id. A mark stands for a whole batch of acknowledgements. `tests/outbox_wear.rs` measures what that comes to
-//! in bytes; the layout that it rests on stands in `schema.rs`.
+//! A report costs one `fsync`: that of its commit (`synchronous=FULL`). The mark that it was sent costs none: it is in
+//! the log, where a killed process finds it, and a power cut that takes it away makes the box send that report once
+//! more, with the same id. A mark stands for a whole batch of acknowledgements. That comes to 10 KB of writes for a
+//! report of 1 KB that is sent alone, 17 KB of blocks on ext4, with the log's writing back and the removal of an old
+//! report: `tests/outbox_wear.rs` measures it. The layout that it rests on stands in `schema.rs`.
 
 mod config;
 mod error;
@@ -34,6 +35,7 @@ pub use retention::Losses;
 use crate::report::{Message, Report};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use schema::Stored;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -71,6 +73,8 @@ pub struct Outbox {
     config: Config,
     /// Rows in the table, so that a bound on them costs no counting.
     total: u64,
+    /// Rows that wait for the broker, where that is known, so that asking for it costs no counting either.
+    waiting: Cell<Option<u64>>,
     /// Up to which sequence nothing needs sending any more. The file may lag behind while the disk is full.
     sent_up_to: u64,
     /// The same as the file has it.
@@ -96,6 +100,7 @@ impl Outbox {
             connection,
             config: config.clone(),
             total,
+            waiting: Cell::new(None),
             sent_up_to,
             stored_up_to: sent_up_to,
             losses: Losses::default(),
@@ -124,6 +129,7 @@ impl Outbox {
         let enqueued = self.store(report)?;
         if let Enqueued::Queued(_) = enqueued {
             self.total += 1;
+            self.waiting.set(self.waiting.get().map(|waiting| waiting + 1));
             match self.make_room() {
                 // The report is durable, and the next one tries again.
                 Err(error) if error.is_passing() => log::warn!("no room can be made: {error}"),
@@ -207,10 +213,15 @@ impl Outbox {
         Ok((batch, None))
     }
 
-    /// Notes that the broker acknowledged this report and all before it. From now on they are not handed out again, even
-    /// where the note cannot be written, which is tried again with the next one.
+    /// Notes that the broker acknowledged this report and all before it. From now on they are not handed out again,
+    /// even where the note cannot be written, which is tried again with the next one.
     pub fn mark_sent_up_to(&mut self, sequence: u64) -> Result<(), OutboxError> {
-        self.sent_up_to = self.sent_up_to.max(sequence);
+        if sequence > self.sent_up_to {
+            let sent = history::count_between(&self.connection, self.sent_up_to, sequence).ok();
+            let left = self.waiting.get().and_then(|waiting| waiting.checked_sub(sent?));
+            self.waiting.set(left);
+            self.sent_up_to = sequence;
+        }
         self.write_mark()
     }
 
@@ -230,10 +241,15 @@ impl Outbox {
         Ok(())
     }
 
-    /// Strikes the oldest unsent report off the queue, since it can never be delivered: it stays in the history with the
-    /// reason. Counted in [`Losses`].
+    /// Strikes the oldest unsent report off the queue, since it can never be delivered: it stays in the history with
+    /// the reason. Counted in [`Losses`]. Any other report stays where it is.
     pub fn give_up(&mut self, sequence: u64, reason: &str) -> Result<(), OutboxError> {
-        self.strike(sequence, reason, false)
+        let before = history::count_between(&self.connection, self.sent_up_to, sequence.saturating_sub(1));
+        match before.map_err(|error| self.failed("cannot look at the oldest reports", error))? {
+            0 => self.strike(sequence, reason, false),
+            // The mark behind it would take these for sent.
+            _ => Ok(()),
+        }
     }
 
     fn strike(&mut self, sequence: u64, reason: &str, remove: bool) -> Result<(), OutboxError> {
@@ -250,6 +266,7 @@ impl Outbox {
         };
         let removed = strike().map_err(|error| self.failed("cannot strike a report off", error))?;
         self.total = self.total.saturating_sub(removed as u64);
+        self.waiting.set(None);
         self.sent_up_to = self.sent_up_to.max(sequence);
         self.stored_up_to = self.stored_up_to.max(sequence);
         self.losses.undeliverable += 1;
@@ -258,8 +275,13 @@ impl Outbox {
 
     /// How many reports wait for the broker's acknowledgement.
     pub fn unsent(&self) -> Result<u64, OutboxError> {
-        history::count_after(&self.connection, self.sent_up_to)
-            .map_err(|error| OutboxError::of(&self.path, "cannot count the waiting reports", error))
+        if let Some(waiting) = self.waiting.get() {
+            return Ok(waiting);
+        }
+        let waiting = history::count_after(&self.connection, self.sent_up_to)
+            .map_err(|error| OutboxError::of(&self.path, "cannot count the waiting reports", error))?;
+        self.waiting.set(Some(waiting));
+        Ok(waiting)
     }
 
     /// How many reports are kept, sent and unsent.

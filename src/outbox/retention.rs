@@ -1,15 +1,16 @@
-//! Which reports are dropped when, and what becomes of their room. The only place that removes a report from a sound file.
+//! Which reports are dropped when, and what becomes of their room. The only place that removes a report from a sound
+//! file.
 //!
-//! Reports leave in order, so those that were sent are the oldest: dropping the oldest drops what was sent before what was
-//! not. In this order:
+//! Reports leave in order, so those that were sent are the oldest: dropping the oldest drops what was sent before what
+//! was not. In this order:
 //!
 //! 1. What the broker acknowledged more than `max_age_days` ago. Age never costs an unsent report.
 //! 2. Beyond `max_reports` or `max_bytes`: the oldest, in batches of a hundredth, so that a full box does not tidy up at
 //!    every report. Once nothing that was sent is left, these are unsent ones: each batch is logged with its sequences
 //!    and counted in [`Losses`]. The newest report always stays.
 //!
-//! The database file gives its room back once an eighth of it is free. It exceeds `max_bytes` by a page or two, and its log
-//! (`-wal`) is at most about 8 MiB: see [`MARGIN_BYTES`].
+//! The database file gives its room back once an eighth of it is free. It exceeds `max_bytes` by a page or two, and its
+//! log (`-wal`) is at most about 8 MiB: see [`MARGIN_BYTES`].
 
 use super::{Outbox, OutboxError, last_sequence};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -97,6 +98,7 @@ impl Outbox {
                 return Ok(());
             }
             self.total = self.total.saturating_sub(batch.removed);
+            self.waiting.set(None);
             self.losses.dropped += batch.unsent;
             self.sent_up_to = self.sent_up_to.max(batch.last_unsent);
             self.stored_up_to = self.stored_up_to.max(batch.last_unsent);

@@ -1,5 +1,6 @@
 //! What can still be read of a broken database goes into the new one. Only what is surely what was written: a report of
-//! version 2 bears a checksum, one of version 1 must be a report that agrees with its own row. Does not repair the file.
+//! version 2 bears a checksum, one of version 1 must be a report that agrees with its own row. Does not repair the
+//! file.
 
 use super::schema::{self, Stored};
 use super::{OutboxError, history};

@@ -1,5 +1,5 @@
-//! The tables of the outbox, how they are made, and how a file of an earlier version becomes one of this version. Nothing
-//! here decides what to keep.
+//! The tables of the outbox, how they are made, and how a file of an earlier version becomes one of this version.
+//! Nothing here decides what to keep.
 //!
 //! Version 2 is laid out for the wear of SD cards:
 //!
@@ -162,7 +162,8 @@ pub(super) fn create(path: &Path) -> Result<(), OutboxError> {
     super::integrity::sync_folder(path)
 }
 
-/// Makes a file of version 1 one of this version, in one transaction. Its reports, their sequences and what was sent stay.
+/// Makes a file of version 1 one of this version, in one transaction. Its reports, their sequences and what was sent
+/// stay.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let last: Option<u64> = transaction
@@ -194,8 +195,8 @@ fn copy_version_1(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Gives a file of version 1 the page size of this version, and the means to give space back, which only a rewrite of the
-/// whole file can. A file that cannot be rewritten now works as it is.
+/// Gives a file of version 1 the page size of this version, and the means to give space back, which only a rewrite of
+/// the whole file can. A file that cannot be rewritten now works as it is.
 pub(super) fn rebuild(connection: &Connection) -> rusqlite::Result<()> {
     let auto_vacuum: i64 = connection.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?;
     if auto_vacuum == 2 {

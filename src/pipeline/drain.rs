@@ -1,5 +1,5 @@
-//! The other half of the line: publishes what is in the outbox, in order, and marks it sent on the acknowledgement. Judges
-//! nothing.
+//! The other half of the line: publishes what is in the outbox, in order, and marks it sent on the acknowledgement.
+//! Judges nothing.
 //!
 //! Trouble of the broker and passing trouble of the disk are waited out, and said once. A report that can never be
 //! delivered is struck off, so that the others are not held up by it.
@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The pause after nothing could be published; the sink has waited for its own patience before.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// How often the depth of the queue is told while reports pass: counting costs something.
+/// How often the depth of the queue is told while reports pass.
 const TELL: Duration = Duration::from_secs(2);
 
 /// How often the outbox is tidied up while no report comes.
@@ -80,15 +80,15 @@ struct Drain<'a> {
     trouble: Option<String>,
     /// What the disk had, as it was last said.
     disk: Option<String>,
-    /// When the depth of the queue was told.
-    told: Option<Instant>,
+    /// When the depth of the queue was told, and what was told of unsent reports.
+    told: Option<(Instant, u64)>,
 }
 
 impl Drain<'_> {
     /// Takes the oldest reports, publishes them and marks what was acknowledged.
     fn step(&mut self) -> Result<Step, OutboxError> {
         let batch = lock(self.outbox).next_batch(BATCH);
-        self.tell();
+        self.tell(batch.as_ref().is_ok_and(Vec::is_empty));
         let Some(batch) = self.unless_passing(batch)? else { return Ok(Step::Stuck) };
         if batch.is_empty() {
             return Ok(Step::Empty);
@@ -100,7 +100,10 @@ impl Drain<'_> {
             self.unless_passing(marked)?;
             self.status.published(acknowledged as u64);
             if self.trouble.take().is_some() {
-                log::info!("reports are delivered again, from report {} on", batch[0].sequence);
+                log::info!(
+                    ROENTGEN_REPORT_ID = batch[0].report_id.as_str(), ROENTGEN_SEQUENCE = batch[0].sequence;
+                    "reports are delivered again, from report {} on", batch[0].sequence
+                );
             }
         }
         match (ended, batch.get(acknowledged)) {
@@ -127,32 +130,30 @@ impl Drain<'_> {
             "report {sequence} can never be delivered and is struck off the queue; `roentgend reports` still shows it: {problem}"
         );
         let struck = lock(self.outbox).give_up(message.sequence, problem);
-        self.tell();
+        self.tell(false);
         Ok(if self.unless_passing(struck)?.is_some() { Step::On } else { Step::Stuck })
     }
 
     fn tidy(&mut self) -> Result<(), OutboxError> {
         let tidied = lock(self.outbox).tidy();
-        self.tell();
+        self.tell(false);
         self.unless_passing(tidied).map(drop)
     }
 
-    /// Tells what was given up, and now and then how much waits.
-    fn tell(&mut self) {
+    /// Tells what was given up, and now and then how much waits; that nothing does, at once.
+    fn tell(&mut self, is_empty: bool) {
         let mut outbox = lock(self.outbox);
         let losses = outbox.take_losses();
-        let depth = if self.told.is_none_or(|told| told.elapsed() >= TELL) {
-            self.told = Some(Instant::now());
-            // Where the disk does not say it now, it stays as it was told last.
-            outbox.unsent().ok().map(|unsent| QueueDepth { unsent, bytes: Some(outbox.bytes()), oldest_unsent: None })
-        } else {
-            None
-        };
+        let is_old = |(told, unsent): (Instant, u64)| told.elapsed() >= TELL || (is_empty && unsent > 0);
+        // Where the disk does not say it now, it stays as it was told last.
+        let unsent = self.told.is_none_or(is_old).then(|| outbox.unsent().ok()).flatten();
+        let bytes = unsent.map(|_| outbox.bytes());
         drop(outbox);
         self.status.dropped(losses.dropped);
         self.status.undeliverable(losses.undeliverable);
-        if let Some(depth) = depth {
-            self.status.queue(depth);
+        if let Some(unsent) = unsent {
+            self.told = Some((Instant::now(), unsent));
+            self.status.queue(QueueDepth { unsent, bytes, oldest_unsent: None });
         }
     }
 

@@ -96,10 +96,15 @@ impl<'a> Way<'a> {
     /// holds its report in the place of its pixels, so that it is judged once, however long the report cannot be kept.
     fn report(&mut self, item: &mut Item) -> Result<bool, PipelineError> {
         if let Content::Radiograph(radiograph) = &item.content {
-            let known = lock(self.outbox).known(&self.assessor.report_id(&radiograph.origin))?;
+            let id = self.assessor.report_id(&radiograph.origin);
+            let known = lock(self.outbox).known(&id)?;
             if let Some(known) = known {
                 self.status.repeated();
-                log::info!("the same image again: it stands as report {}, it is not judged again", known.sequence());
+                let sequence = known.sequence();
+                log::info!(
+                    ROENTGEN_REPORT_ID = id.as_str(), ROENTGEN_SEQUENCE = sequence;
+                    "the same image again: it stands as report {sequence}, it is not judged again"
+                );
                 return Ok(false);
             }
             let report = judge(radiograph, item.received_at, item.decode, self.classifier, self.assessor)?;
@@ -111,15 +116,19 @@ impl<'a> Way<'a> {
             (outbox.enqueue(report), outbox.take_losses())
         };
         self.status.dropped(losses.dropped);
+        self.status.undeliverable(losses.undeliverable);
         let enqueued = enqueued?;
         match enqueued {
             Enqueued::Queued(sequence) => {
                 self.status.judged(report);
-                log::info!("report {sequence}: {}", summary(report));
+                tell(sequence, report);
             }
             Enqueued::AlreadyKnown { sequence, .. } => {
                 self.status.repeated();
-                log::info!("the same image again: it stands as report {sequence}, no second one is sent");
+                log::info!(
+                    ROENTGEN_REPORT_ID = report.report_id.as_str(), ROENTGEN_SEQUENCE = sequence;
+                    "the same image again: it stands as report {sequence}, no second one is sent"
+                );
             }
         }
         Ok(matches!(enqueued, Enqueued::Queued(_)))
@@ -170,6 +179,27 @@ pub fn judge(
     };
     let seen = Seen { radiograph, image: &image, evidence: &evidence };
     Ok(assessor.assess(&seen, received_at, timing, 0, classifier.name()))
+}
+
+/// Says what was reported: a line for people, and its fields for who searches the journal.
+fn tell(sequence: u64, report: &Report) {
+    let id = report.report_id.as_str();
+    let summary = summary(report);
+    match &report.decision {
+        Decision::Reported { label } => log::info!(
+            ROENTGEN_REPORT_ID = id, ROENTGEN_SEQUENCE = sequence,
+            ROENTGEN_DECISION = "reported", ROENTGEN_LABEL = label.name();
+            "report {sequence}: {summary}"
+        ),
+        Decision::Abstained { reasons } => {
+            let codes: Vec<_> = reasons.iter().map(|reason| reason.code.to_string()).collect();
+            log::info!(
+                ROENTGEN_REPORT_ID = id, ROENTGEN_SEQUENCE = sequence,
+                ROENTGEN_DECISION = "abstained", ROENTGEN_REASONS = codes.join(" ");
+                "report {sequence}: {summary}"
+            );
+        }
+    }
 }
 
 /// One line about a report for the log, without anything that could name a patient.

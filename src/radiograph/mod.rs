@@ -147,6 +147,13 @@ pub enum RefusalCode {
     CrashedTheProgram,
 }
 
+impl std::fmt::Display for RefusalCode {
+    /// The name in JSON, in the journal and in the README.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// An image that is settled as rejected: a code for machines, a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -1,4 +1,5 @@
-//! Reports of a real size for the tests of the outbox, and files as a killed process or a bad disk leaves them. Not a test.
+//! Reports of a real size for the tests of the outbox, and files as a killed process or a bad disk leaves them. Not a
+//! test.
 
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 

@@ -107,6 +107,7 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
     if arguments.plan {
         match &mut classifier {
             Loaded::Native(native) => plan::print(native.engine(), image.data(), arguments.runs)?,
+            #[cfg(feature = "onnx")]
             Loaded::Onnx(_) => log::warn!("backend onnx has no plan to show"),
         }
     }

@@ -61,7 +61,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     checks.line("configuration", Finding::Ok(arguments.config.display().to_string()), crate::BAD_CONFIGURATION);
     checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
     let kernels: Vec<&str> = roentgen::kernels::available().map(|kernels| kernels.name).collect();
-    let backends = format!("native ({}), onnx (tract); not in this build: tflite, edgetpu", kernels.join(", "));
+    let (with, without) = if cfg!(feature = "onnx") { (", onnx (tract)", "") } else { ("", "onnx, ") };
+    let backends = format!("native ({}){with}; not in this build: {without}tflite, edgetpu", kernels.join(", "));
     checks.line("backends", Finding::Ok(backends), 1);
     checks.line("decoder", decoder(&config), 1);
     let folder = &config.source.folder;

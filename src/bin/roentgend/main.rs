@@ -189,6 +189,12 @@ mod tests {
             assert_eq!(code(StoreError::Bundle(reading(lasting))), BAD_CONFIGURATION);
         }
         assert_eq!(code(StoreError::NothingActive { path: PathBuf::new() }), BAD_CONFIGURATION);
+        assert_eq!(code(OutboxError::Schema { path: PathBuf::new(), found: 99 }), BAD_CONFIGURATION);
+        assert_eq!(
+            code(OutboxError::Unsound { path: PathBuf::new(), reason: String::new() }),
+            1,
+            "the next start mends it"
+        );
         // Not the system's word but our own: the path names a pipe.
         let pipe = io::Error::new(io::ErrorKind::InvalidInput, roentgen::plain_file::NotPlain);
         assert_eq!(code(ConfigError::Read { path: PathBuf::new(), error: pipe }), BAD_CONFIGURATION);

@@ -6,6 +6,7 @@ use roentgen::assess::gates::Gates;
 use roentgen::bundle::{self, Bundle, Fallback, SelfTest, Signer, Store, Trust};
 use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::native::{self, NativeClassifier};
+#[cfg(feature = "onnx")]
 use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::{Backend, Config};
 use std::path::{Path, PathBuf};
@@ -112,8 +113,9 @@ fn classifier(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<Loaded> {
     Ok(match choice.backend {
         Backend::Auto => Loaded::fastest(bundle, choice.engine, cache)?,
         Backend::Native => Loaded::Native(Box::new(NativeClassifier::load(bundle, choice.engine, cache)?)),
+        #[cfg(feature = "onnx")]
         Backend::Onnx => Loaded::Onnx(Box::new(OnnxClassifier::load(bundle)?)),
-        Backend::Tflite | Backend::Edgetpu => bail!("this backend is not in this build: write auto, native or onnx"),
+        _ => bail!("this backend is not in this build: write {}", Backend::BUILT),
     })
 }
 

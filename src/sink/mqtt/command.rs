@@ -149,7 +149,9 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<Request, Refused> {
         return Err(Refused::new(format!("a command has at most {MAX_PAYLOAD} bytes")));
     }
     let payload: Payload = match payload.trim_ascii() {
-        text @ [b'{', ..] => serde_json::from_slice(text).map_err(|error| Refused::new(format!("payload: {error}")))?,
+        text @ [b'{', ..] => {
+            serde_json::from_slice(text).map_err(|error| Refused::new(format!("payload: {}", in_short(&error))))?
+        }
         // Not even nothing: an empty message is what clears one that the broker keeps.
         _ => return Err(Refused::new("payload: send a JSON object, like {\"id\": \"1\"} or {}")),
     };
@@ -174,6 +176,11 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<Request, Refused> {
         Name::Rollback => Command::Rollback,
     };
     Ok(Request { id, command })
+}
+
+/// The parser's words, which may quote the payload: without what would forge a line of the log, and not at any length.
+fn in_short(error: &serde_json::Error) -> String {
+    error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
 
 fn wanted(payload: Payload) -> Result<Wanted, String> {
@@ -272,6 +279,13 @@ mod tests {
         let manifest = Some(SignedManifest { manifest: "m".into(), signature: "s".into() });
         assert_eq!(request.command, Command::Install(Wanted { file: None, manifest }));
         assert_eq!(parse("bundle/rollback", b"{}").unwrap().command.name(), Name::Rollback);
+    }
+
+    #[test]
+    fn an_answer_is_short_and_one_line_whatever_was_sent() {
+        let reason = refused("telemetry", br#"{"a\nerror: all is lost": 1}"#);
+        assert!(reason.contains("all is lost") && !reason.contains('\n'), "{reason}");
+        assert!(refused("telemetry", format!("{{\"{}\": 1}}", "a".repeat(60_000)).as_bytes()).len() < 300);
     }
 
     #[test]

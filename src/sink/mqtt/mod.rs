@@ -14,11 +14,12 @@
 //! what was not acknowledged, so a second memory would only add ways to be wrong: after a lost connection the report is
 //! published anew. Delivery is at least once; consumers drop repeats by `report_id`.
 //!
-//! Many reports are on their way at a time, in their order: the broker keeps the order of one connection, and after a lost
-//! one everything from the first unacknowledged report on is published anew, so that the order holds with repeats in it.
+//! Many reports are on their way at a time, in their order: the broker keeps the order of one connection, and after a
+//! lost one everything from the first unacknowledged report on is published anew, so that the order holds with repeats
+//! in it.
 //!
-//! A report above `mqtt.max_packet_bytes` is undeliverable, since no attempt would ever do. What the broker does with one above
-//! a limit of its own is its affair: mosquitto acknowledges and drops it.
+//! A report above `mqtt.max_packet_bytes` is undeliverable, since no attempt would ever do. What the broker does with
+//! one above a limit of its own is its affair: mosquitto acknowledges and drops it.
 
 pub mod command;
 mod config;

@@ -29,7 +29,8 @@ impl Folder {
         let refusal = match outcome {
             Outcome::Reported => None,
             Outcome::Rejected(refusal) => {
-                log::warn!("{}: rejected: {refusal}", self.tag(&path));
+                let (code, tag) = (refusal.code, self.tag(&path));
+                log::warn!(ROENTGEN_REJECTED:% = code, ROENTGEN_FILE:% = tag; "{tag}: rejected: {refusal}");
                 Some(refusal)
             }
             Outcome::Later => return self.postpone(&path, identity),

@@ -4,7 +4,8 @@
 //! with its reason, every good one in `done/`, and nothing half-written lies anywhere (`support/faults/verdict.rs`).
 //!
 //! Short by default. `ROENTGEN_FAULTS=long` kills the daemon 100 times (a number: so often); `ROENTGEN_FAULTS_SEED` throws
-//! the dice of a failure again, which says its seed; `ROENTGEN_FAULTS_KEEP` keeps the folder of a failure.
+//! the dice of a failure again, which says its seed; `ROENTGEN_FAULTS_KEEP` keeps the folder of a failure;
+//! `ROENTGEN_FAULTS_PROGRAM` names another `roentgend` to try, such as an installed one.
 
 mod common;
 #[path = "support/faults/mod.rs"]

@@ -23,6 +23,7 @@ fn crates(target: &str) -> BTreeSet<(String, String)> {
         "tree",
         "--locked",
         "--no-default-features",
+        "--features=onnx",
         "--prefix",
         "none",
         "--edges",

@@ -153,7 +153,7 @@ impl Drain<'_> {
         self.status.undeliverable(losses.undeliverable);
         if let Some(unsent) = unsent {
             self.told = Some((Instant::now(), unsent));
-            self.status.queue(QueueDepth { unsent, bytes, oldest_unsent: None });
+            self.status.queue(QueueDepth { unsent, bytes });
         }
     }
 

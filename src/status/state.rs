@@ -15,8 +15,6 @@ pub struct QueueDepth {
     pub unsent: u64,
     /// What the outbox takes on disk, where that is known.
     pub bytes: Option<u64>,
-    /// Since when the oldest of them waits, where that is known.
-    pub oldest_unsent: Option<SystemTime>,
 }
 
 /// What the box runs.

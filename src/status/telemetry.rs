@@ -97,9 +97,6 @@ pub struct QueueSaid {
     /// What the outbox takes on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbox_bytes: Option<u64>,
-    /// Since when the oldest of the unsent waits, RFC 3339, UTC.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oldest_unsent_at: Option<String>,
 }
 
 /// Whether new images are taken, as telemetry says it.
@@ -199,7 +196,6 @@ impl Telemetry {
                 incoming: state.incoming,
                 unsent: state.queue.map(|queue| queue.unsent),
                 outbox_bytes: state.queue.and_then(|queue| queue.bytes),
-                oldest_unsent_at: state.queue.and_then(|queue| queue.oldest_unsent).map(assess::rfc3339),
             },
             intake: IntakeSaid {
                 open: state.closed.is_none(),
@@ -264,7 +260,7 @@ mod tests {
         status.rejected(RefusalCode::UnknownFormat);
         status.rejected(RefusalCode::UnknownFormat);
         status.repeated();
-        status.queue(QueueDepth { unsent: 7, bytes: Some(4096), oldest_unsent: Some(SystemTime::UNIX_EPOCH) });
+        status.queue(QueueDepth { unsent: 7, bytes: Some(4096) });
         status.incoming(Some(3));
         let json = serde_json::to_value(status.telemetry(&Roots::default())).unwrap();
         assert_eq!(json["schema"], SCHEMA);
@@ -274,11 +270,7 @@ mod tests {
             serde_json::json!({ "covid": 0, "lung_opacity": 0, "normal": 0, "viral_pneumonia": 0 })
         );
         assert_eq!(json["counts"]["repeated"], 1);
-        assert_eq!(
-            json["queue"],
-            serde_json::json!({ "incoming": 3, "unsent": 7, "outbox_bytes": 4096,
-                                "oldest_unsent_at": "1970-01-01T00:00:00.000Z" })
-        );
+        assert_eq!(json["queue"], serde_json::json!({ "incoming": 3, "unsent": 7, "outbox_bytes": 4096 }));
         assert_eq!(json["intake"], serde_json::json!({ "open": true }));
         assert_eq!(json["health"]["healthy"], false, "no model is loaded");
         assert!(json["memory"]["resident_bytes"].as_u64() > Some(0), "{json}");

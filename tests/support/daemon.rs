@@ -57,6 +57,12 @@ impl Place {
         self.root.path().join(name)
     }
 
+    /// Appends sections to the configuration.
+    pub(crate) fn configure_more(&self, sections: &str) {
+        let path = self.path("roentgend.toml");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + sections).unwrap();
+    }
+
     pub(crate) fn broker(&self) -> Process {
         start_mosquitto(&self.mosquitto, &self.path("mosquitto.conf"), self.port)
     }
@@ -117,6 +123,13 @@ impl Received {
         });
         is_ready.recv_timeout(PATIENCE).expect("mosquitto acknowledges a subscription");
         received
+    }
+
+    /// The messages on `roentgen/box-t/` and this, with whether the broker had kept them.
+    pub(crate) fn on(&self, leaf: &str) -> Vec<(bool, serde_json::Value)> {
+        let messages = self.0.lock().unwrap();
+        let wanted = messages.iter().filter(|(topic, ..)| topic.strip_prefix("roentgen/box-t/") == Some(leaf));
+        wanted.map(|(_, retained, payload)| (*retained, serde_json::from_str(payload).unwrap())).collect()
     }
 
     /// Topics and payloads of everything.

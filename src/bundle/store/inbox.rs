@@ -49,6 +49,8 @@ pub struct Inbox {
 struct Seen {
     look: u64,
     since: Instant,
+    /// It is dealt with, and could not be moved away.
+    left: bool,
 }
 
 /// What stands beside a refused bundle.
@@ -105,15 +107,24 @@ impl Inbox {
             let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
             let look = look(&path, &metadata);
             let before = self.seen.get(&name).copied().filter(|before| before.look == look);
-            let now_seen = before.unwrap_or(Seen { look, since: now });
+            let now_seen = before.unwrap_or(Seen { look, since: now, left: false });
             let quiet = if metadata.is_dir() { QUIET_FOLDER } else { QUIET_FILE };
-            if now.saturating_duration_since(now_seen.since) >= quiet {
+            if !now_seen.left && now.saturating_duration_since(now_seen.since) >= quiet {
                 complete.push(name.clone());
             }
             seen.insert(name, now_seen);
         }
         self.seen = seen;
         Ok(complete)
+    }
+
+    /// Lets a bundle lie that is dealt with and cannot be moved away: it is complete again only when it has changed.
+    pub fn leave(&mut self, name: &str) {
+        let path = self.incoming.join(name);
+        if let Ok(metadata) = fs::symlink_metadata(&path) {
+            let seen = Seen { look: look(&path, &metadata), since: Instant::now(), left: true };
+            self.seen.insert(name.to_owned(), seen);
+        }
     }
 
     /// Where a bundle of this name lies.
@@ -136,7 +147,6 @@ impl Inbox {
     /// Removes a bundle that is installed.
     pub fn remove(&mut self, name: &str) -> io::Result<()> {
         let path = self.path(name);
-        self.seen.remove(name);
         match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&path),
             Ok(_) => fs::remove_file(&path),
@@ -245,6 +255,20 @@ mod tests {
         assert_eq!(inbox.complete(at(22)).unwrap(), ["a.tar", "b"]);
         fs::rename(inbox.path("c.tar.part"), inbox.path("c.tar")).unwrap();
         assert_eq!(inbox.names().unwrap(), ["a.tar", "b", "c.tar"]);
+    }
+
+    #[test]
+    fn what_cannot_be_moved_away_is_left_until_it_changes() {
+        let (_folder, mut inbox) = inbox();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        fs::write(inbox.path("a.tar"), "a").unwrap();
+        inbox.leave("a.tar");
+        inbox.leave("gone");
+        assert_eq!(inbox.complete(at(100)).unwrap(), Vec::<String>::new());
+        fs::write(inbox.path("a.tar"), "ab").unwrap();
+        assert_eq!(inbox.complete(at(101)).unwrap(), Vec::<String>::new());
+        assert_eq!(inbox.complete(at(105)).unwrap(), ["a.tar"]);
     }
 
     #[test]

@@ -248,6 +248,9 @@ pub struct Answer {
     pub id: String,
     /// The command, as in its topic; `bundle/incoming` for a bundle that was put into that folder.
     pub command: String,
+    /// The bundle that it is about, by its name in `bundles/incoming`; absent where it is about none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// How far it has come.
     pub stage: Stage,
     /// The same in words.

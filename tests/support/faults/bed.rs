@@ -12,8 +12,10 @@ use crate::support::{
     PATIENCE, Process, free_port, mosquitto, names, roentgend, start_mosquitto, tiny_bundle, user, wait_for,
 };
 use roentgen::bundle::sha256_hex;
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,7 +79,7 @@ impl Bed {
         let proxy = Proxy::to(broker_port, Line::Through, Random::new(random.next()));
         let config = format!(
             "device = \"box-t\"\nbundle = {bundle:?}\nstate_dir = {:?}\n[engine]\nthreads = 1\n\
-             [bundles]\nallow_unsigned = true\n\
+             [bundles]\nallow_unsigned = true\n[reserve]\nmin_free_bytes = 0\n\
              [source.folder]\nincoming = {:?}\nsettle_ms = 400\npoll_ms = 100\n\
              [mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nkeep_alive_s = 5\n",
             root.path().join("state"),
@@ -159,6 +161,10 @@ impl Bed {
         assert!(self.daemon.is_none(), "one box, one daemon");
         let log = File::options().create(true).append(true).open(self.path(DAEMON_LOG)).unwrap();
         let mut command = roentgend();
+        if let Some(program) = env::var_os("ROENTGEN_FAULTS_PROGRAM") {
+            command = Command::new(program);
+            command.stdin(Stdio::null()).env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET");
+        }
         command.args(["run", "--config"]).arg(self.path("roentgend.toml")).stderr(log);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.daemon = Some(Process::spawn(&mut command));
@@ -328,7 +334,7 @@ impl Drop for Bed {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         eprintln!("the end of the daemon's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
-        if std::env::var_os("ROENTGEN_FAULTS_KEEP").is_some() {
+        if env::var_os("ROENTGEN_FAULTS_KEEP").is_some() {
             self.root.disable_cleanup(true);
             eprintln!("kept: {}", Path::new(self.root.path()).display());
         }

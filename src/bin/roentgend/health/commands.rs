@@ -2,6 +2,7 @@
 //! ([`roentgen::sink::mqtt::command`]).
 
 use super::Rounds;
+use super::desk::About;
 use super::updates::{Order, What};
 use roentgen::bundle::sha256_hex;
 use roentgen::config::Config;
@@ -113,7 +114,7 @@ impl Rounds {
     }
 
     fn reply(&mut self, config: &Config, id: &str, command: &str, stage: Stage, message: &str) {
-        self.desk.answer(&config.device, id, command, stage, message);
+        self.desk.answer(&config.device, About { id, command, file: None }, stage, message);
     }
 }
 

@@ -16,6 +16,17 @@ const A_MINUTE: f64 = 10.0;
 /// The shortest time between two answers that too many commands came.
 const REBUKE: Duration = Duration::from_secs(60);
 
+/// What an answer is about.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    /// The sender's identifier.
+    pub(super) id: &'a str,
+    /// The command.
+    pub(super) command: &'a str,
+    /// The bundle.
+    pub(super) file: Option<&'a str>,
+}
+
 /// The answers on their way, and what was asked.
 pub(super) struct Desk {
     answers: VecDeque<String>,
@@ -37,12 +48,14 @@ impl Default for Desk {
 
 impl Desk {
     /// Puts an answer on its way.
-    pub(super) fn answer(&mut self, device: &str, id: &str, command: &str, stage: Stage, message: &str) {
+    pub(super) fn answer(&mut self, device: &str, about: About<'_>, stage: Stage, message: &str) {
+        let About { id, command, file } = about;
         let answer = Answer {
             schema: RESULT_SCHEMA.into(),
             device: device.into(),
             id: id.into(),
             command: command.into(),
+            file: file.map(str::to_owned),
             stage,
             message: message.into(),
             at: now(),
@@ -124,7 +137,8 @@ mod tests {
     fn answers_are_bounded_and_the_newest_stay() {
         let mut desk = Desk::default();
         for id in 0..1000 {
-            desk.answer("box", &id.to_string(), "telemetry", Stage::Done, "");
+            let about = About { id: &id.to_string(), command: "telemetry", file: None };
+            desk.answer("box", about, Stage::Done, "");
         }
         assert_eq!(desk.answers.len(), MOST);
         assert!(desk.answers.back().is_some_and(|answer| answer.contains("\"999\"")));

@@ -2,7 +2,7 @@
 //! time, and then the daemon is asked to load it. Whatever fails, the model at hand goes on.
 
 use super::child::{Child, Event};
-use super::desk::{Desk, now as time};
+use super::desk::{About, Desk, now as time};
 use roentgen::bundle::Inbox;
 use roentgen::config::Config;
 use roentgen::reload::{Reload, Ticket};
@@ -90,11 +90,13 @@ struct Round<'a> {
 impl Round<'_> {
     /// Says how far an order is: answer, telemetry, log.
     fn say(&mut self, order: &Order, stage: Stage, message: &str) {
-        self.desk.answer(&self.config.device, &order.id, &order.command, stage, message);
-        let what = match &order.what {
-            What::Install { name, .. } => name.clone(),
-            What::Rollback => "rollback".into(),
+        let file = match &order.what {
+            What::Install { name, .. } => Some(name.as_str()),
+            What::Rollback => None,
         };
+        let about = About { id: &order.id, command: &order.command, file };
+        self.desk.answer(&self.config.device, about, stage, message);
+        let what = file.unwrap_or("rollback").to_owned();
         let level = if matches!(stage, Stage::Rejected | Stage::Failed) { log::Level::Warn } else { log::Level::Info };
         log::log!(level, "bundle {what}: {}: {message}", stage.as_str());
         let (stage, message) = (stage.as_str().to_owned(), message.to_owned());
@@ -207,8 +209,8 @@ impl Updates {
                 if let What::Install { name, .. } = &order.what {
                     self.trouble.remove(name);
                     if let Err(error) = self.inbox.remove(name) {
-                        log::warn!("{}: {error}; it is installed, remove it", self.inbox.path(name).display());
-                        self.postpone(name, now);
+                        log::warn!("{}: {error}; it is installed: remove it", self.inbox.path(name).display());
+                        self.inbox.leave(name);
                     }
                 }
                 round.say(&order, Stage::Checking, &format!("{title} is on disk; the box loads it"));
@@ -230,12 +232,13 @@ impl Updates {
     fn refuse(&mut self, round: &mut Round, order: &Order, reason: &str) {
         if let What::Install { name, .. } = &order.what {
             match self.inbox.reject(name, reason, &time()) {
-                Ok(_) => drop(self.trouble.remove(name)),
+                Ok(_) => {}
                 Err(error) => {
-                    log::warn!("{}: cannot be set aside: {error}", self.inbox.path(name).display());
-                    self.postpone(name, Instant::now());
+                    log::warn!("{}: {error}; it was refused: remove it", self.inbox.path(name).display());
+                    self.inbox.leave(name);
                 }
             }
+            self.trouble.remove(name);
         }
         round.say(order, Stage::Rejected, reason);
     }

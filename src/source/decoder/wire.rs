@@ -106,11 +106,13 @@ pub(super) fn put(radiograph: Radiograph, memory: &File) -> io::Result<Header> {
             1
         }
         Pixels::Grey16(levels) => {
-            let mut bytes = Vec::with_capacity(CHUNK);
+            let mut bytes = vec![0; CHUNK];
             for (number, chunk) in levels.chunks(CHUNK / 2).enumerate() {
-                bytes.clear();
-                bytes.extend(chunk.iter().flat_map(|level| level.to_ne_bytes()));
-                memory.write_all_at(&bytes, (number * CHUNK) as u64)?;
+                let bytes = &mut bytes[..chunk.len() * 2];
+                for (pair, level) in bytes.chunks_exact_mut(2).zip(chunk) {
+                    pair.copy_from_slice(&level.to_ne_bytes());
+                }
+                memory.write_all_at(bytes, (number * CHUNK) as u64)?;
             }
             2
         }

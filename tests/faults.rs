@@ -169,6 +169,8 @@ fn the_clock_jumps_by_years() {
     // A clock that is set moves neither what measures durations nor the times that files have.
     bed.set_environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     bed.set_environment("NO_FAKE_STAT", "1");
+    // What was sent long ago is forgotten, so that the same image gives its report again.
+    bed.forget_what_was_sent();
     bed.open_clinic("incoming", false, 20);
     bed.start();
     for round in 0..slow_rounds(2) {
@@ -179,7 +181,7 @@ fn the_clock_jumps_by_years() {
             bed.wait_for_files(8);
             set(offset);
             bed.pass(300);
-            if round % 2 == 1 && bed.random.below(2) == 0 {
+            if round % 2 == 1 && (offset == "+20y" || bed.random.below(2) == 0) {
                 bed.kill();
                 bed.start();
             }
@@ -240,9 +242,13 @@ fn folders_are_taken_away_and_come_back() {
         // It comes back as another folder with the same files in it. The box may have made it anew meanwhile.
         fs::create_dir_all(bed.path(folder)).unwrap();
         for name in support::names(&away) {
-            let back = bed.path(folder).join(&name);
-            assert!(!back.exists(), "two files of the name {name}");
-            fs::rename(away.join(&name), back).unwrap();
+            // The clinic begins anew with what it could not finish.
+            if name.starts_with('.') || name.ends_with(".part") {
+                fs::remove_file(away.join(name)).unwrap();
+                continue;
+            }
+            // A name of its own, since it may have been given again meanwhile; a reason goes with its file.
+            fs::rename(away.join(&name), bed.path(folder).join(format!("{round}-{name}"))).unwrap();
         }
         fs::remove_dir(&away).unwrap();
     }

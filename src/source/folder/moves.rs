@@ -10,12 +10,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use tempfile::NamedTempFile;
 
 /// What is appended to a rejected file's name for its reason.
 const REASON_SUFFIX: &str = ".reason.json";
@@ -125,21 +126,29 @@ pub(super) fn sweep_reasons(rejected: &Path, incoming: &Path, tag: impl Fn(&Path
 
 /// Checks that files can be made in a folder.
 pub(super) fn check_writable(folder: &Path) -> Result<(), SourceError> {
-    tempfile::Builder::new()
-        .prefix(UNFINISHED_PREFIX)
-        .tempfile_in(folder)
-        .map(drop)
-        .map_err(failed("cannot write into the folder", folder.display()))
+    unfinished(folder, 0o600).map(drop).map_err(failed("cannot write into the folder", folder.display()))
+}
+
+/// Makes a file that is not there for anybody yet. An error is the system's own: in the library's words nobody could tell a
+/// full disk from a bad file, and a path would stand in them.
+fn unfinished(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
+    let mut said = None;
+    let make = |path: &Path| {
+        let made = File::options().read(true).write(true).create_new(true).mode(mode).open(path);
+        made.inspect_err(|error| said = error.raw_os_error())
+    };
+    let made = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).make_in(folder, make);
+    made.map_err(|error| said.map_or(error, io::Error::from_raw_os_error))
 }
 
 /// Writes the reason: whole or not at all, whatever happens meanwhile.
 fn write_reason(path: &Path, reason: &Reason) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     // As if it were made under its own name: whoever may read the folder's files may read it.
-    let mode = Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).permissions(mode).tempfile_in(folder)?;
-    file.write_all(serde_json::to_string_pretty(reason)?.as_bytes())?;
-    file.write_all(b"\n")?;
+    let mut file = unfinished(folder, 0o666)?;
+    // To the file itself, for the system's own error here too.
+    file.as_file_mut().write_all(serde_json::to_string_pretty(reason)?.as_bytes())?;
+    file.as_file_mut().write_all(b"\n")?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path)?;
     Ok(())
@@ -149,7 +158,7 @@ fn write_reason(path: &Path, reason: &Reason) -> io::Result<()> {
 /// does the source go. `ResourceBusy` when the source became another file meanwhile; then nothing was moved.
 fn copy_and_remove(path: &Path, target: &Path, folder: &Path) -> io::Result<()> {
     let (mut source, metadata) = plain_file::open(path)?;
-    let mut copy = tempfile::Builder::new().prefix(UNFINISHED_PREFIX).tempfile_in(folder)?;
+    let mut copy = unfinished(folder, 0o600)?;
     io::copy(&mut source, copy.as_file_mut())?;
     // Best effort: some network file systems know neither. Without it only the daemon's user reads the copy.
     let _ = copy.as_file().set_permissions(metadata.permissions());
@@ -220,6 +229,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_taken_name_is_numbered_before_its_extension() {
@@ -301,6 +312,14 @@ mod tests {
         write_reason(&path, &Reason::new("file 1", &refusal, SystemTime::now())).unwrap_err();
         assert_eq!(fs::read_to_string(&path).unwrap(), "another one's");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn where_no_file_can_be_made_the_error_is_the_systems_own() {
+        // Nobody makes files there, root included.
+        let error = unfinished(Path::new("/proc/self"), 0o600).unwrap_err();
+        assert!(error.raw_os_error().is_some(), "{error:?}");
+        assert!(!error.to_string().contains(UNFINISHED_PREFIX), "{error}");
     }
 
     proptest! {

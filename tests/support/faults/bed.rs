@@ -98,7 +98,7 @@ impl Bed {
             witness,
             mosquitto,
             broker_port,
-            model: Model { bundle_sha256, preprocessing: "preprocess/1" },
+            model: Model { bundle_sha256, preprocessing: "preprocess/1", forgets: false },
             environment: Vec::new(),
             mounts: Vec::new(),
             began: Instant::now(),
@@ -118,6 +118,11 @@ impl Bed {
         fs::read_to_string(self.path(DAEMON_LOG)).unwrap_or_default()
     }
 
+    /// The box may forget that it has sent a report, and judge its image again.
+    pub(crate) fn forget_what_was_sent(&mut self) {
+        self.model.forgets = true;
+    }
+
     // The clinic.
 
     /// Opens the clinic, which drops files into this folder, up to `pause` milliseconds apart.
@@ -126,11 +131,11 @@ impl Bed {
         self.clinic = Some(Clinic::open(self.path(folder), is_careful, pause, dice));
     }
 
-    /// Waits until the clinic has dropped so many more files.
+    /// Waits until the clinic has dropped so many more files, or drops no more since the box takes none.
     pub(crate) fn wait_for_files(&self, more: usize) {
         let clinic = self.clinic.as_ref().expect("an open clinic");
         let enough = clinic.dropped() + more;
-        wait_for("the clinic", || clinic.dropped() >= enough);
+        wait_for("the clinic", || clinic.dropped() >= enough || clinic.is_crowded());
     }
 
     /// Waits until so many more reports have come.

@@ -36,19 +36,28 @@ struct Shared {
     is_careful: bool,
     closed: AtomicBool,
     dropped: AtomicUsize,
+    /// The box takes nothing, so that no more is dropped.
+    crowded: AtomicBool,
 }
 
 impl Clinic {
     /// Opens a clinic that waits up to `pause` milliseconds from one file to the next.
     pub(super) fn open(folder: PathBuf, is_careful: bool, pause: usize, mut random: Random) -> Self {
-        let shared =
-            Arc::new(Shared { folder, is_careful, closed: AtomicBool::new(false), dropped: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            folder,
+            is_careful,
+            closed: AtomicBool::new(false),
+            dropped: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
+        });
         let own = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             let mut images = Images::new(Random::new(random.next()));
             let mut ledger: Vec<Dropped> = Vec::new();
             while !own.closed.load(Ordering::Relaxed) {
-                if names(&own.folder).len() < CROWD {
+                let is_crowded = names(&own.folder).len() >= CROWD;
+                own.crowded.store(is_crowded, Ordering::Relaxed);
+                if !is_crowded {
                     let image = images.draw();
                     // Never the same bytes with two fates: only good ones are drawn twice.
                     ledger.push(own.drop_file(ledger.len(), &image, &mut random));
@@ -64,6 +73,11 @@ impl Clinic {
     /// How many files it has dropped.
     pub(crate) fn dropped(&self) -> usize {
         self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many files wait that it drops no more.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.shared.crowded.load(Ordering::Relaxed)
     }
 
     /// Closes it: what was dropped.

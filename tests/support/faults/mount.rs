@@ -1,7 +1,8 @@
 //! Small file systems that a test fills, unplugs or makes read-only. Needs root; where mounting is not allowed, it says so.
 
+use crate::support::wait_for;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A mount that goes with its test.
 pub(super) struct Mount(PathBuf);
@@ -31,8 +32,11 @@ impl Mount {
     /// Makes this mount read-only, or writable again.
     pub(super) fn set_read_only(&self, read_only: bool) {
         let options = if read_only { "remount,bind,ro" } else { "remount,bind,rw" };
-        let done = Command::new("mount").args(["-o", options]).arg(&self.0).status().expect("mount");
-        assert!(done.success(), "mount -o {options} {}", self.0.display());
+        // Refused while a file there is open for writing, which passes.
+        wait_for(options, || {
+            let done = Command::new("mount").args(["-o", options]).arg(&self.0).stderr(Stdio::null()).status();
+            done.expect("mount").success()
+        });
     }
 
     /// Where it is.

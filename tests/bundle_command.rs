@@ -100,7 +100,7 @@ fn bundles_are_verified_installed_listed_and_rolled_back() {
 
     let done = output(&mut site.command(&["install", text(&first)]));
     assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
-    assert!(stdout(&done).contains("systemctl restart roentgend"), "{}", stdout(&done));
+    assert!(stdout(&done).contains("systemctl reload roentgend"), "{}", stdout(&done));
     assert!(stdout(&done).contains(text(&site.path("configured"))), "where a rollback goes: {}", stdout(&done));
     let installed = site.json(&["install", text(&second)]);
     assert!(installed["previous"].as_str().unwrap().starts_with("tiny-1.0.0-"), "{installed}");

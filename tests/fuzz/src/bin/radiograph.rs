@@ -27,6 +27,7 @@ fuzz_target!(init: let_guarded_panics_pass(), |bytes: &[u8]| -> Corpus {
         max_decoded_bytes: 4 << 20,
         max_elements: 2000,
         max_nesting: 8,
+        ..Limits::default()
     };
     let opened = radiograph::open_bytes(bytes, &limits, &Key::from_bytes([7; 32]));
     let Ok(radiograph) = opened else { return Corpus::Keep };

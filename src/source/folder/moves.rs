@@ -1,8 +1,8 @@
 //! Moving a settled file out of `incoming/`, to another file system if need be: never over another one, durable on
 //! return. Decides nothing about the image.
 
-use super::arrivals::Identity;
 use super::failed;
+use super::identity::Identity;
 use crate::plain_file;
 use crate::radiograph::{Refusal, RefusalCode};
 use crate::source::SourceError;

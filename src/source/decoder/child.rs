@@ -58,7 +58,13 @@ impl Process {
         let png = radiograph::encode_png(&phantom::radiograph(1, 16)).unwrap_or_default();
         image.write_all_at(&png, 0)?;
         let heard = match process.ask(&image, limits, key) {
-            Ok(_pixels) => process.hear(Instant::now() + FIRST)?,
+            Ok(_pixels) => {
+                let until = Instant::now() + FIRST;
+                match process.hear(until)? {
+                    Heard::Answer(Answer::Read) => process.hear(until)?,
+                    heard => heard,
+                }
+            }
             Err(error) => Heard::Broken(format!("it cannot be asked: {error}")),
         };
         process.files = 0;
@@ -67,6 +73,7 @@ impl Process {
             Heard::Answer(Answer::Radiograph(_) | Answer::Refused(_)) => Ok(process),
             Heard::Answer(Answer::Unread(code)) => Err(io::Error::from_raw_os_error(code)),
             Heard::Nothing => Err(io::Error::new(ErrorKind::TimedOut, "it does not answer")),
+            Heard::Answer(Answer::Read) => Err(io::Error::other("it answers nonsense")),
             Heard::Broken(why) => {
                 let end = process::described(process.end_of_its_own());
                 Err(io::Error::other(format!("{why}; it ended with {end}")))

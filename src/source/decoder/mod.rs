@@ -49,9 +49,19 @@ struct Child {
 /// The file at hand.
 struct Job {
     file: File,
-    /// When it was handed to the process, and where the pixels will be; `None` before.
-    asked: Option<(Instant, File)>,
+    /// What the process was asked; `None` before.
+    asked: Option<Asked>,
     kills: u32,
+}
+
+/// A file that the process has been handed.
+struct Asked {
+    /// When it was, or when the process had read it.
+    since: Instant,
+    /// Where the pixels will be.
+    pixels: File,
+    /// Whether the process has its bytes: until then it is the disk's or the network's time, not the file's.
+    is_read: bool,
 }
 
 /// Why there is no radiograph.
@@ -137,10 +147,10 @@ impl Decoder {
                 Ok(process) => process,
                 Err(error) => return Some(Err(Failure::NoDecoder(error))),
             };
-            let (since, pixels) = match job.asked.take() {
+            let mut asked = match job.asked.take() {
                 Some(asked) => asked,
                 None => match process.ask(&job.file, limits, key) {
-                    Ok(pixels) => (Instant::now(), pixels),
+                    Ok(pixels) => Asked { since: Instant::now(), pixels, is_read: false },
                     Err(error) => {
                         let was_idle = process.files > 1;
                         self.forget();
@@ -152,7 +162,7 @@ impl Decoder {
                     }
                 },
             };
-            let give_up = since + Duration::from_secs(limits.decode_seconds);
+            let give_up = asked.since + Duration::from_secs(limits.decode_seconds);
             let heard = match process.hear(until.min(give_up)) {
                 Ok(heard) => heard,
                 Err(error) => {
@@ -161,10 +171,16 @@ impl Decoder {
                 }
             };
             let broken = match heard {
+                Heard::Answer(Answer::Read) if !asked.is_read => {
+                    (asked.since, asked.is_read) = (Instant::now(), true);
+                    job.asked = Some(asked);
+                    continue;
+                }
+                Heard::Answer(Answer::Read) => "it answers nonsense".to_owned(),
                 Heard::Answer(Answer::Unread(code)) => {
                     return Some(Err(Failure::Unread(io::Error::from_raw_os_error(code))));
                 }
-                Heard::Answer(Answer::Radiograph(header)) => match wire::get(header, &pixels, limits) {
+                Heard::Answer(Answer::Radiograph(header)) => match wire::get(header, &asked.pixels, limits) {
                     Some(radiograph) => return Some(Ok(radiograph)),
                     None => "it answers with an image that cannot be".to_owned(),
                 },
@@ -174,8 +190,12 @@ impl Decoder {
                 },
                 Heard::Broken(why) => why,
                 Heard::Nothing if Instant::now() < give_up => {
-                    job.asked = Some((since, pixels));
+                    job.asked = Some(asked);
                     return None;
+                }
+                Heard::Nothing if !asked.is_read => {
+                    self.forget();
+                    return Some(Err(Failure::Unread(io::Error::from_raw_os_error(libc::ETIMEDOUT))));
                 }
                 Heard::Nothing => {
                     let seconds = limits.decode_seconds;
@@ -232,4 +252,34 @@ fn crashed() -> Refusal {
         "The program that reads images broke down over this file, or needed more memory than the box allows. The file is \
          probably damaged: export the radiograph again.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// What becomes of a file whose decoder first proves that it works and then does `then`.
+    fn outcome(then: &str) -> Result<Radiograph, Failure> {
+        // A request is one packet, whose rest is gone with the first read.
+        let take = "dd bs=64k count=1 of=/dev/null 2>/dev/null";
+        let works = r#"printf %s '{"refused": {"code": "damaged", "message": "-"}}' >&0"#;
+        let script = format!("{take}; {works}; {take}; {then}");
+        let program = Program::new(Path::new("/bin/sh"), ["-c", &script]);
+        let limits = Limits { decode_seconds: 1, ..Limits::default() };
+        let mut decoder = Decoder::in_child(program, limits, Key::from_bytes([7; 32]));
+        decoder.start(tempfile::tempfile().unwrap());
+        decoder.poll(Instant::now() + Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn a_file_is_held_to_the_time_of_its_decoding_and_not_to_that_of_a_share_that_hangs() {
+        let unread = outcome("exec sleep 100").unwrap_err();
+        assert!(
+            matches!(&unread, Failure::Unread(error) if error.raw_os_error() == Some(libc::ETIMEDOUT)),
+            "{unread:?}"
+        );
+        let slow = outcome(r#"printf %s '"read"' >&0; exec sleep 100"#).unwrap_err();
+        assert!(matches!(&slow, Failure::Refused(refusal) if refusal.code == RefusalCode::DecoderTimeout), "{slow:?}");
+    }
 }

@@ -34,6 +34,8 @@ pub(super) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Answer {
+    /// The file's bytes are there and are being decoded: another answer follows.
+    Read,
     /// A radiograph, whose pixels are in the memory that came with the request.
     Radiograph(Header),
     /// None that can be judged.

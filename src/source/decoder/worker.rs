@@ -20,7 +20,10 @@ pub fn serve(mut decode: impl FnMut(&[u8], &Limits, &Key) -> Result<Radiograph, 
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a request without its file"));
         };
         let decoded = match read_open(&File::from(file), &limits) {
-            Ok(bytes) => decode(&bytes, &limits, &Key::from_bytes(key)),
+            Ok(bytes) => {
+                wire::send(socket, &Answer::Read, &[])?;
+                decode(&bytes, &limits, &Key::from_bytes(key))
+            }
             Err(NotRead::Refused(refusal)) => Err(refusal),
             Err(NotRead::Failed(error)) => {
                 let answer = Answer::Unread(error.raw_os_error().unwrap_or(libc::EIO));

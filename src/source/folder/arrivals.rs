@@ -1,55 +1,29 @@
 //! Which files of `incoming/` are complete, in the order of their arrival: inotify events, and a look at the whole folder
 //! now and then. Opens no file.
 
+use super::identity::Identity;
 use super::{Config, failed};
 use crate::pseudonym::Key;
 use crate::source::SourceError;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
 
 /// After how long it is asked again for file events, where there were none.
 const WATCH_AGAIN: Duration = Duration::from_secs(60);
 
-/// What makes a file the same file with the same content, as far as the file system tells without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// Change time of the inode: renaming another file of the same size and age over this one shows here.
-    changed: (i64, i64),
-}
-
-impl Identity {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// When it reached the box: the inode's change time, which writing and renaming set and which cannot be set by hand.
-    /// Never later than `now`: the clock of a file server may go ahead.
-    pub(super) fn arrived(self, now: SystemTime) -> SystemTime {
-        let seconds = u64::try_from(self.changed.0).unwrap_or(0);
-        let nanoseconds = u32::try_from(self.changed.1).unwrap_or(0);
-        SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).map_or(now, |time| time.min(now))
-    }
-}
+/// How many events are kept that nobody has asked for: while no image is taken they come all the same, one for every write.
+const MAX_EVENTS: usize = 4096;
 
 /// What is known about a file that is not complete yet.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +45,8 @@ pub(super) struct Arrivals {
     /// Dropping it ends the events.
     watcher: Option<RecommendedWatcher>,
     events: Receiver<notify::Result<notify::Event>>,
+    /// More events came than are kept.
+    overflowed: Arc<AtomicBool>,
     /// Device and inode of the folder that is watched, and since when.
     watched: Option<(u64, u64)>,
     since: Instant,
@@ -98,7 +74,8 @@ impl Arrivals {
             settle: Duration::from_millis(config.settle_ms),
             poll: Duration::from_millis(config.poll_ms),
             watcher: None,
-            events: channel().1,
+            events: sync_channel(1).1,
+            overflowed: Arc::default(),
             watched: None,
             since: Instant::now(),
             is_lost: false,
@@ -141,8 +118,15 @@ impl Arrivals {
             self.left.clear();
             self.mentioned.clear();
         }
-        let (sender, events) = channel();
-        let watcher = notify::recommended_watcher(sender).and_then(|mut watcher| {
+        let (sender, events) = sync_channel(MAX_EVENTS);
+        let overflowed = Arc::new(AtomicBool::new(false));
+        let flag = overflowed.clone();
+        let keep = move |event| {
+            if matches!(sender.try_send(event), Err(TrySendError::Full(_))) {
+                flag.store(true, Ordering::Relaxed);
+            }
+        };
+        let watcher = notify::recommended_watcher(keep).and_then(|mut watcher| {
             watcher.watch(&incoming, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
@@ -153,7 +137,7 @@ impl Arrivals {
                 }
             })
             .ok();
-        self.events = events;
+        (self.events, self.overflowed) = (events, overflowed);
         // Whose close was not seen meanwhile is taken by its age.
         self.being_written.clear();
         (self.incoming, self.watched, self.since) = (incoming, Some(found), Instant::now());
@@ -182,6 +166,12 @@ impl Arrivals {
         loop {
             while let Ok(event) = self.events.try_recv() {
                 self.note(event);
+            }
+            if self.overflowed.swap(false, Ordering::Relaxed) {
+                self.look_instead();
+                // One of these may be written again by now: they are taken by their age.
+                self.ready.clear();
+                self.is_ready.clear();
             }
             if self.last_scan.is_none_or(|last| last.elapsed() >= self.poll) {
                 self.scan()?;
@@ -225,15 +215,11 @@ impl Arrivals {
             Err(error) => {
                 let (folder, error) = (self.incoming.display(), words(&error));
                 log::warn!("{folder}: file events failed, looking at the folder instead: {error}");
-                self.being_written.clear();
-                self.last_scan = None;
-                return;
+                return self.look_instead();
             }
         };
         if event.need_rescan() {
-            // Events were lost, a close among them perhaps.
-            self.being_written.clear();
-            self.last_scan = None;
+            self.look_instead();
         }
         // A rename inside the folder names both paths in one event; the new name comes last.
         let Some(path) = event.paths.last() else { return };
@@ -263,6 +249,12 @@ impl Arrivals {
             }
             _ => {}
         }
+    }
+
+    /// Events were lost, a close among them perhaps: the folder itself is looked at.
+    fn look_instead(&mut self) {
+        self.being_written.clear();
+        self.last_scan = None;
     }
 
     /// Offers a file whose writer closed it. An empty one is left to the settle time: some servers create a file, close
@@ -340,11 +332,6 @@ fn words(error: &notify::Error) -> String {
     }
 }
 
-/// When a file reached the box, by its metadata.
-pub fn arrived(metadata: &Metadata) -> SystemTime {
-    Identity::of(metadata).arrived(SystemTime::now())
-}
-
 fn is_empty(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.size() == 0)
 }
@@ -359,6 +346,7 @@ pub fn may_be_taken(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn unfinished_and_hidden_names_are_left_alone() {
@@ -368,5 +356,31 @@ mod tests {
         for name in ["a.png", "part", "tmp.png", "a.part.png", "no-extension"] {
             assert!(may_be_taken(Path::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn events_that_nobody_asks_for_are_not_kept_without_end_and_no_file_is_lost_by_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { incoming: folder.path().to_owned(), settle_ms: 100, poll_ms: 50 };
+        let mut arrivals = Arrivals::watch(&config, Key::from_bytes([7; 32])).unwrap();
+        let paths = ["a.png", "b.png"].map(|name| fs::canonicalize(folder.path()).unwrap().join(name));
+        let mut files = paths.clone().map(|path| fs::File::create(path).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !arrivals.overflowed.load(Ordering::Relaxed) {
+            assert!(Instant::now() < deadline, "the events pile up");
+            // In turns: the system makes one event of several that are the same.
+            for file in &mut files {
+                file.write_all(b"1").unwrap();
+            }
+        }
+        // Their closes are among the events that nobody keeps.
+        drop(files);
+        let mut found = Vec::new();
+        while found.len() < 2 {
+            assert!(Instant::now() < deadline, "{found:?}");
+            found.extend(arrivals.next(Instant::now() + Duration::from_millis(100), |_| false).unwrap());
+        }
+        found.sort();
+        assert_eq!(found, paths);
     }
 }

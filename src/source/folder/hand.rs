@@ -5,7 +5,7 @@
 //! power, whose loss the boot's number tells apart. `state_dir/suspects.json` is written only when a suspect comes or
 //! goes. Neither holds a name.
 
-use super::arrivals::Identity;
+use super::identity::Identity;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -15,19 +15,22 @@
 
 mod arrivals;
 mod hand;
+mod identity;
 mod moves;
 mod settle;
 mod take;
 pub mod trial;
 
-pub use arrivals::{arrived, may_be_taken};
+pub use arrivals::may_be_taken;
+pub use identity::arrived;
 
 use super::decoder::Decoder;
 use super::process::Program;
 use super::reserve::{self, Reserve};
 use super::{Condition, Intake, Item, Outcome, Source, SourceError};
-use arrivals::{Arrivals, Identity};
+use arrivals::Arrivals;
 use hand::Hand;
+use identity::Identity;
 use serde::{Deserialize, Serialize};
 use settle::Settling;
 use std::collections::HashMap;

@@ -1,17 +1,17 @@
 //! Moving a settled file out of `incoming/`, to another file system if need be: never over another one, durable on
 //! return. Decides nothing about the image.
 
-use super::arrivals::Identity;
 use super::failed;
+use super::identity::Identity;
 use crate::plain_file;
 use crate::radiograph::{Refusal, RefusalCode};
 use crate::source::SourceError;
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ use tempfile::NamedTempFile;
 
 /// What is appended to a rejected file's name for its reason.
 const REASON_SUFFIX: &str = ".reason.json";
+
+/// Most bytes that a reason has: honest ones have a few hundred.
+const MAX_REASON: u64 = 16 << 10;
 
 /// How names of files begin that are not there for anybody yet.
 const UNFINISHED_PREFIX: &str = ".roentgen-";
@@ -115,13 +118,31 @@ pub(super) fn sweep_reasons(rejected: &Path, incoming: &Path, tag: impl Fn(&Path
         if Path::new(OsStr::from_bytes(file)).symlink_metadata().is_ok() {
             continue;
         }
-        let json: Option<serde_json::Value> =
-            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let is_orphan = json.is_some_and(|json| json["log_tag"].as_str().is_some_and(|tag| there.contains(tag)));
+        let is_orphan = tag_of_reason(&path).is_some_and(|tag| there.contains(&tag));
         if is_orphan && let Err(error) = fs::remove_file(&path) {
             log::warn!("{}: the reason of a file that is not there cannot be removed: {error}", rejected.display());
         }
     }
+}
+
+/// What a reason calls its file; `None` where this is no reason of ours. Whoever may write into `rejected/`, or drop a
+/// file that is refused, chooses what lies there under such a name: nothing is waited for, and little is read.
+fn tag_of_reason(path: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Tagged {
+        log_tag: String,
+    }
+    // Asked of the name as well: a link is none of ours, wherever it leads.
+    if !path.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let (file, metadata) = plain_file::open(path).ok()?;
+    if metadata.len() > MAX_REASON {
+        return None;
+    }
+    let mut json = Vec::new();
+    file.take(MAX_REASON).read_to_end(&mut json).ok()?;
+    serde_json::from_slice::<Tagged>(&json).ok().map(|tagged| tagged.log_tag)
 }
 
 /// Checks that files can be made in a folder.
@@ -320,6 +341,31 @@ mod tests {
         let error = unfinished(Path::new("/proc/self"), 0o600).unwrap_err();
         assert!(error.raw_os_error().is_some(), "{error:?}");
         assert!(!error.to_string().contains(UNFINISHED_PREFIX), "{error}");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_reason_is_neither_waited_for_nor_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (incoming, rejected) = (folder.path().join("incoming"), folder.path().join("rejected"));
+        fs::create_dir(&incoming).unwrap();
+        fs::create_dir(&rejected).unwrap();
+        fs::write(incoming.join("a.png"), "1").unwrap();
+        let reason = r#"{"code": "damaged", "log_tag": "file 1"}"#;
+        fs::write(rejected.join("ours.reason.json"), reason).unwrap();
+        // 10 GB that take no room: reading them would end the test, not only fail it.
+        File::create(rejected.join("large.reason.json")).unwrap().set_len(10 << 30).unwrap();
+        // Larger than a reason, and one otherwise.
+        let padded = reason.to_owned() + &" ".repeat(MAX_REASON as usize);
+        fs::write(rejected.join("padded.reason.json"), padded).unwrap();
+        let pipe = rejected.join("pipe.reason.json");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::write(folder.path().join("elsewhere"), reason).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), rejected.join("link.reason.json")).unwrap();
+        sweep_reasons(&rejected, &incoming, |_| "file 1".to_owned());
+        let mut left: Vec<_> = fs::read_dir(&rejected).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let names = ["large.reason.json", "link.reason.json", "padded.reason.json", "pipe.reason.json"];
+        assert_eq!(left, names, "the one that is ours is gone");
     }
 
     proptest! {

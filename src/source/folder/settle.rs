@@ -1,6 +1,6 @@
 //! What becomes of a settled file: moved now, or as soon as the disk lets it, or left where it is. Not the moving itself.
 
-use super::arrivals::Identity;
+use super::identity::Identity;
 use super::{Blocked, Folder, moves};
 use crate::radiograph::{Refusal, RefusalCode};
 use crate::source::trouble::{Fate, fate};

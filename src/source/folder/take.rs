@@ -1,6 +1,6 @@
 //! Taking one complete file: opening it, having it decoded, or, where it is a suspect, having it tried. Moves no file.
 
-use super::arrivals::Identity;
+use super::identity::Identity;
 use super::trial::{self, Suspect, Verdict};
 use super::{Blocked, Folder, Opens};
 use crate::plain_file;

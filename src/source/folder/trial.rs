@@ -1,7 +1,7 @@
 //! Trials: a suspect is judged by a process of its own, whose death is evidence where the daemon's own was none. One at a
 //! time, after all other files. Moves no file.
 
-use super::arrivals::Identity;
+use super::identity::Identity;
 use crate::radiograph::{Refusal, RefusalCode};
 use crate::report::Report;
 use crate::source::process::{self, Program};

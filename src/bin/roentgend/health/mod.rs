@@ -100,6 +100,8 @@ struct Rounds {
     reloads: u64,
     /// When telemetry last went out, on which connection, and what was urgent then.
     told: Option<(Instant, u64, u64)>,
+    /// Whether the last round was of a daemon that works, and not of one that is starting.
+    works: bool,
 }
 
 impl Rounds {
@@ -116,6 +118,7 @@ impl Rounds {
             tickets: Vec::new(),
             reloads: 0,
             told: None,
+            works: false,
         }
     }
 
@@ -130,8 +133,10 @@ impl Rounds {
             self.desk.deliver(side);
             self.tell(config, side, now);
         }
+        // That the model is not loaded yet is to be believed no longer than it is true.
+        let is_new = place.is_some() && !std::mem::replace(&mut self.works, place.is_some());
         let urgent = self.status.urgent();
-        if self.file.is_due(urgent, now) {
+        if is_new || self.file.is_due(urgent, now) {
             self.file.write(&self.status.telemetry(&self.roots), urgent, now);
         }
     }

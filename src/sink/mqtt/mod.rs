@@ -77,9 +77,9 @@ pub enum MqttError {
         /// What to do.
         advice: &'static str,
     },
-    /// No thread or runtime could be made.
+    /// No thread or runtime could be made: what the system is short of may be there the next time.
     #[error("cannot start the MQTT client: {0}")]
-    Start(std::io::Error),
+    Start(#[source] std::io::Error),
 }
 
 /// What the online status says beside that the box is online.

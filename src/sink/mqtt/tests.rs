@@ -292,3 +292,26 @@ fn after_a_lost_connection_all_from_the_first_unacknowledged_come_again_in_order
     assert_eq!(sink.publish_all(&messages(&["a", "b", "c"])), (3, Ok(())));
     broker.join().unwrap();
 }
+
+#[test]
+fn what_was_on_its_way_over_one_link_is_handed_over_anew_on_the_next() {
+    let (old, peer) = connected();
+    let mut sent = None;
+    assert!(!old.side().answer("{}", &mut sent) && sent.is_some());
+    let before = old.side().connection().1;
+    drop(peer);
+    drop(old);
+    // As after a reload that reconnects.
+    let (new, mut peer) = connected();
+    let side = new.side();
+    assert!(side.connection().1 > before, "a connection is never taken for one of another link");
+    assert!(!side.answer("{}", &mut sent));
+    let (_, topic, packet_id, _) = peer.read_publish();
+    assert_eq!(topic, "clinic/x-ray/box-7/result");
+    peer.acknowledge(packet_id);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !side.answer("{}", &mut sent) {
+        assert!(Instant::now() < deadline, "the acknowledgement counts for the answer");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -315,3 +315,21 @@ fn what_was_on_its_way_over_one_link_is_handed_over_anew_on_the_next() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+#[test]
+fn what_is_prepared_starts_without_its_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let (listener, port) = listener();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "secret").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let (username, password_file) = (Some("box".into()), Some(path.clone()));
+    let config = Config { url, username, password_file, topic_prefix: "clinic/x-ray".into(), ..Config::default() };
+    let prepared = MqttSink::prepare(&config, "box-7").unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(MqttSink::prepare(&config, "box-7").is_err());
+    let _sink = prepared.start(&Online::default()).unwrap();
+    Peer::accept(&listener).expect_online();
+}

@@ -1,7 +1,7 @@
 //! Taking new models while the box works: what lies in `bundles/incoming` is installed by a process of its own, one at a
 //! time, and then the daemon is asked to load it. Whatever fails, the model at hand goes on.
 
-use super::child::{Child, Event};
+use super::child::{self, Child, Event};
 use super::desk::{About, Desk, now as time};
 use roentgen::bundle::Inbox;
 use roentgen::config::Config;
@@ -111,6 +111,7 @@ impl Round<'_> {
 
 impl Updates {
     pub(super) fn new(state_dir: &Path) -> Self {
+        child::sweep(state_dir);
         Self {
             state_dir: state_dir.to_owned(),
             inbox: Inbox::new(state_dir),

@@ -183,6 +183,10 @@ mod tests {
             let config = ConfigError::Read { path: PathBuf::new(), error: io::Error::from_raw_os_error(passing) };
             assert_eq!(code(config), 1);
         }
+        for short_of in [libc::EMFILE, libc::ENFILE, libc::EAGAIN, libc::ENOMEM] {
+            assert_eq!(code(MqttError::Start(io::Error::from_raw_os_error(short_of))), 1);
+        }
+        assert_eq!(code(MqttError::Start(io::Error::other("TLS"))), BAD_CONFIGURATION);
         assert_eq!(code(StoreError::Busy { path: PathBuf::new() }), 1);
         for lasting in [libc::ENOENT, libc::EACCES, libc::ENOTDIR, libc::EISDIR] {
             assert_eq!(code(reading(lasting)), BAD_CONFIGURATION);

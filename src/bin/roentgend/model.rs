@@ -121,7 +121,7 @@ fn classifier(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<Loaded> {
 
 /// Loads a bundle into the backend and runs its golden vectors: whether this box can use it.
 pub(crate) fn try_out(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<SelfTest> {
-    self_test(bundle, &mut classifier(bundle, choice)?)
+    self_test(bundle, &mut classifier(bundle, choice)?, &mut || ())
 }
 
 /// What the daemon of a configuration runs.
@@ -134,9 +134,9 @@ pub(crate) struct Active {
 }
 
 /// The active installed bundle; where that cannot be used, the good one before; then, or where none is installed, the
-/// configured one. Each is asked for a trusted signature, its hashes and its self-test. `another` is called before
-/// another one than the first is tried, which takes time.
-pub(crate) fn load_active(config: &Config, choice: &Choice<'_>, mut another: impl FnMut()) -> anyhow::Result<Active> {
+/// configured one. Each is asked for a trusted signature, its hashes and its self-test. `beat` is called between the steps
+/// that take time: loading, each golden vector, and another bundle.
+pub(crate) fn load_active(config: &Config, choice: &Choice<'_>, mut beat: impl FnMut()) -> anyhow::Result<Active> {
     let trust = config.bundles.trust()?;
     let mut failed: Vec<(Fallback, anyhow::Error)> = Vec::new();
     let mut note = |wanted: String, error: anyhow::Error| {
@@ -148,11 +148,9 @@ pub(crate) fn load_active(config: &Config, choice: &Choice<'_>, mut another: imp
         note("installed".into(), error.into());
         Vec::new()
     });
-    for (turn, directory) in installed.iter().chain([&config.bundle]).enumerate() {
-        if turn > 0 {
-            another();
-        }
-        match load_trusted(directory, &trust, choice.clone()) {
+    for directory in installed.iter().chain([&config.bundle]) {
+        beat();
+        match load_trusted(directory, &trust, choice.clone(), &mut beat) {
             Ok((bundle, classifier, self_test)) => {
                 let fallback = failed.into_iter().next().map(|(fallback, _)| fallback);
                 if fallback.is_some() {
@@ -174,19 +172,25 @@ fn wanted(directory: &Path, installed: &[PathBuf]) -> String {
     folder.map_or_else(|| directory.display().to_string(), |folder| folder.to_string_lossy().into_owned())
 }
 
-fn load_trusted(directory: &Path, trust: &Trust, choice: Choice<'_>) -> anyhow::Result<(Bundle, Loaded, SelfTest)> {
+fn load_trusted(
+    directory: &Path,
+    trust: &Trust,
+    choice: Choice<'_>,
+    beat: &mut dyn FnMut(),
+) -> anyhow::Result<(Bundle, Loaded, SelfTest)> {
     let bundle = Bundle::open_trusted(directory, trust)?;
     if *bundle.signer() == Signer::Nobody {
         log::warn!("{}: not signed, which bundles.allow_unsigned permits", directory.display());
     }
     warn_of_no_gates(&bundle);
     let mut loaded = classifier(&bundle, choice.clone())?;
-    let tested = match self_test(&bundle, &mut loaded) {
+    let tested = match self_test(&bundle, &mut loaded, beat) {
         // What an earlier start kept may be wrong where the bundle is not.
         Err(error) if loaded.forget_packed() => {
             log::warn!("with packed weights of an earlier start: {}; packing them again", logging::chain(&error));
+            beat();
             loaded = classifier(&bundle, choice)?;
-            self_test(&bundle, &mut loaded)?
+            self_test(&bundle, &mut loaded, beat)?
         }
         tested => tested?,
     };
@@ -194,9 +198,12 @@ fn load_trusted(directory: &Path, trust: &Trust, choice: Choice<'_>) -> anyhow::
     Ok((bundle, loaded, tested))
 }
 
-/// Runs the bundle's golden vectors through the backend.
-pub(crate) fn self_test(bundle: &Bundle, classifier: &mut Loaded) -> anyhow::Result<SelfTest> {
+/// Runs the bundle's golden vectors through the backend, of which a bundle may have any number; `beat` comes before each.
+fn self_test(bundle: &Bundle, classifier: &mut Loaded, beat: &mut dyn FnMut()) -> anyhow::Result<SelfTest> {
     bundle
-        .self_test(TOLERANCE, |image| classifier.run(image).map_err(|error| error.to_string()))
+        .self_test(TOLERANCE, |image| {
+            beat();
+            classifier.run(image).map_err(|error| error.to_string())
+        })
         .context("the model's self-test failed on this box")
 }

@@ -127,6 +127,13 @@ impl Inbox {
         }
     }
 
+    /// Takes a bundle that was left as one to be looked at again: somebody wants it.
+    pub fn look_again(&mut self, name: &str) {
+        if let Some(seen) = self.seen.get_mut(name) {
+            seen.left = false;
+        }
+    }
+
     /// Where a bundle of this name lies.
     pub fn path(&self, name: &str) -> PathBuf {
         self.incoming.join(name)
@@ -269,6 +276,10 @@ mod tests {
         fs::write(inbox.path("a.tar"), "ab").unwrap();
         assert_eq!(inbox.complete(at(101)).unwrap(), Vec::<String>::new());
         assert_eq!(inbox.complete(at(105)).unwrap(), ["a.tar"]);
+        inbox.leave("a.tar");
+        assert_eq!(inbox.complete(at(200)).unwrap(), Vec::<String>::new());
+        inbox.look_again("a.tar");
+        assert_eq!(inbox.complete(at(200)).unwrap(), ["a.tar"]);
     }
 
     #[test]

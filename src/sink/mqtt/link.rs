@@ -13,6 +13,7 @@ use rumqttc::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -37,12 +38,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// otherwise throw each other out twice a second.)
 const STABLE: Duration = Duration::from_secs(10);
 
+/// How many connections this process has had, over all links: a reload makes a new link, whose first connection must not be
+/// mistaken for the old one's.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
 /// What thread and sink share.
 #[derive(Default)]
 pub(super) struct State {
     /// The client of the standing connection.
     pub(super) client: Option<AsyncClient>,
-    /// Counts connections.
+    /// The number of the last connection; no other link has had it.
     pub(super) connection: u64,
     /// Tokens of publishes that the broker acknowledged and nobody has asked about yet.
     pub(super) acknowledged: HashSet<u64>,
@@ -136,7 +141,12 @@ impl Link {
     pub(super) fn start(options: MqttOptions, status_topic: String, online: String) -> Result<Self, MqttError> {
         let runtime = runtime().map_err(MqttError::Start)?;
         let link = Self { shared: Arc::default() };
-        link.lock().online = online;
+        {
+            let mut state = link.lock();
+            state.online = online;
+            // How many there have been is told, and does not go back.
+            state.connection = CONNECTIONS.load(Ordering::Relaxed);
+        }
         let thread = Link { shared: Arc::clone(&link.shared) };
         std::thread::Builder::new()
             .name("mqtt".into())
@@ -213,7 +223,7 @@ impl Link {
             if state.stopping {
                 return Ok(());
             }
-            state.connection += 1;
+            state.connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
             state.client = Some(client);
             state.last_error = None;
             let online = state.online.clone();

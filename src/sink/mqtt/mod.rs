@@ -77,9 +77,9 @@ pub enum MqttError {
         /// What to do.
         advice: &'static str,
     },
-    /// No thread or runtime could be made.
+    /// No thread or runtime could be made: what the system is short of may be there the next time.
     #[error("cannot start the MQTT client: {0}")]
-    Start(std::io::Error),
+    Start(#[source] std::io::Error),
 }
 
 /// What the online status says beside that the box is online.
@@ -138,15 +138,34 @@ pub struct MqttSink {
     connection: u64,
 }
 
+/// A sink that can be started: its configuration is checked, and the files that it names are read.
+pub struct Prepared {
+    config: Config,
+    device: String,
+    options: MqttOptions,
+}
+
+impl Prepared {
+    /// Starts to connect in the background. Returns at once: the broker may be away. Reads no file any more.
+    pub fn start(self, online: &Online) -> Result<MqttSink, MqttError> {
+        let Self { config, device, options } = self;
+        MqttSink::connect(&config, &device, options, online)
+    }
+}
+
 impl MqttSink {
-    /// Whether a sink can be made from this configuration. Connects to nothing.
-    pub fn check(config: &Config, device: &str) -> Result<(), MqttError> {
-        options(config, device).map(|_| ())
+    /// Checks the configuration and reads the files that it names. Connects to nothing.
+    pub fn prepare(config: &Config, device: &str) -> Result<Prepared, MqttError> {
+        let options = options(config, device)?;
+        Ok(Prepared { config: config.clone(), device: device.to_owned(), options })
     }
 
     /// Checks the configuration and starts to connect in the background. Returns at once: the broker may be away.
     pub fn start(config: &Config, device: &str, online: &Online) -> Result<Self, MqttError> {
-        let options = options(config, device)?;
+        Self::connect(config, device, options(config, device)?, online)
+    }
+
+    fn connect(config: &Config, device: &str, options: MqttOptions, online: &Online) -> Result<Self, MqttError> {
         if config.sends_password_in_clear() {
             log::warn!("{} has no TLS: the password goes over the network readable; use mqtts://", config.url);
         }

@@ -147,7 +147,7 @@ impl Side {
         }
     }
 
-    /// Whether a connection stands, how many there have been, and why there is none.
+    /// Whether a connection stands, how many this process has had up to now, and why there is none.
     pub fn connection(&self) -> (bool, u64, Option<String>) {
         let state = self.link.lock();
         (state.client.is_some(), state.connection, state.last_error.clone())

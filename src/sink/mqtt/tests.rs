@@ -292,3 +292,44 @@ fn after_a_lost_connection_all_from_the_first_unacknowledged_come_again_in_order
     assert_eq!(sink.publish_all(&messages(&["a", "b", "c"])), (3, Ok(())));
     broker.join().unwrap();
 }
+
+#[test]
+fn what_was_on_its_way_over_one_link_is_handed_over_anew_on_the_next() {
+    let (old, peer) = connected();
+    let mut sent = None;
+    assert!(!old.side().answer("{}", &mut sent) && sent.is_some());
+    let before = old.side().connection().1;
+    drop(peer);
+    drop(old);
+    // As after a reload that reconnects.
+    let (new, mut peer) = connected();
+    let side = new.side();
+    assert!(side.connection().1 > before, "a connection is never taken for one of another link");
+    assert!(!side.answer("{}", &mut sent));
+    let (_, topic, packet_id, _) = peer.read_publish();
+    assert_eq!(topic, "clinic/x-ray/box-7/result");
+    peer.acknowledge(packet_id);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !side.answer("{}", &mut sent) {
+        assert!(Instant::now() < deadline, "the acknowledgement counts for the answer");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn what_is_prepared_starts_without_its_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let (listener, port) = listener();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "secret").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let url = format!("mqtt://127.0.0.1:{port}");
+    let (username, password_file) = (Some("box".into()), Some(path.clone()));
+    let config = Config { url, username, password_file, topic_prefix: "clinic/x-ray".into(), ..Config::default() };
+    let prepared = MqttSink::prepare(&config, "box-7").unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(MqttSink::prepare(&config, "box-7").is_err());
+    let _sink = prepared.start(&Online::default()).unwrap();
+    Peer::accept(&listener).expect_online();
+}

@@ -21,6 +21,21 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 /// Most bytes that are read of what it says.
 const MAX_SAID: u64 = 1 << 20;
 
+/// How the file with its configuration is called in `state_dir`, around what makes it unique.
+const BEGINS: &str = ".update-";
+const ENDS: &str = ".toml";
+
+/// Removes the configurations that a daemon left behind which was killed during an installation. To be called before any
+/// begins.
+pub(super) fn sweep(state_dir: &Path) {
+    for entry in std::fs::read_dir(state_dir).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(BEGINS) && name.ends_with(ENDS));
+        if is_ours && let Err(error) = std::fs::remove_file(entry.path()) {
+            log::warn!("{}: a leftover cannot be removed: {error}", entry.path().display());
+        }
+    }
+}
+
 /// Something that it said, or that happened to it.
 pub(super) enum Event {
     /// A step is through, in words.
@@ -68,9 +83,9 @@ impl Child {
         config.engine.memory = Memory::Small;
         config.engine.threads = 1;
         let text = toml::to_string(&config).map_err(io::Error::other)?;
-        let mut file = tempfile::Builder::new().prefix(".update-").suffix(".toml").tempfile_in(state_dir)?;
+        let mut file = tempfile::Builder::new().prefix(BEGINS).suffix(ENDS).tempfile_in(state_dir)?;
         file.write_all(text.as_bytes())?;
-        let mut process = Command::new(PROGRAM)
+        let process = Command::new(PROGRAM)
             .arg("bundle")
             .args(arguments)
             .arg("--config")
@@ -81,10 +96,12 @@ impl Child {
             .stderr(Stdio::null())
             .spawn()?;
         let (say, said) = channel();
-        if let Some(output) = process.stdout.take() {
+        // From here on whatever fails ends the process.
+        let mut child = Self { process, said, last: None, started: Instant::now(), _config: file };
+        if let Some(output) = child.process.stdout.take() {
             std::thread::Builder::new().name("update".into()).spawn(move || listen(output, &say))?;
         }
-        Ok(Self { process, said, last: None, started: Instant::now(), _config: file })
+        Ok(child)
     }
 
     /// What has happened since it was last asked.
@@ -145,5 +162,22 @@ fn listen(output: ChildStdout, say: &Sender<Value>) {
         {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_daemon_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [".update-Ab3xYz.toml", ".update-note", "update-a.toml", "roentgend.toml"];
+        for name in names {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        sweep(folder.path());
+        assert_eq!(names.map(|name| folder.path().join(name).exists()), [false, true, true, true]);
+        sweep(&folder.path().join("not there"));
     }
 }

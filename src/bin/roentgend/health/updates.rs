@@ -1,7 +1,7 @@
 //! Taking new models while the box works: what lies in `bundles/incoming` is installed by a process of its own, one at a
 //! time, and then the daemon is asked to load it. Whatever fails, the model at hand goes on.
 
-use super::child::{Child, Event};
+use super::child::{self, Child, Event};
 use super::desk::{About, Desk, now as time};
 use roentgen::bundle::Inbox;
 use roentgen::config::Config;
@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The first and the longest pause before what failed for a passing reason is tried again by itself.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// How long an order waits for a bundle that is still being copied: a little longer than the quiet of a complete one.
+const COPYING: Duration = Duration::from_secs(20);
 
 /// How often an installation may die by a signal before its bundle is taken for the reason.
 const DEATHS: u32 = 2;
@@ -73,6 +76,8 @@ pub(super) struct Updates {
     state_dir: PathBuf,
     inbox: Inbox,
     orders: VecDeque<Order>,
+    /// Since when the first of them waits for its bundle to be complete.
+    waiting: Option<Instant>,
     current: Option<(Order, Phase)>,
     trouble: HashMap<String, Trouble>,
     looked: Option<Instant>,
@@ -106,10 +111,12 @@ impl Round<'_> {
 
 impl Updates {
     pub(super) fn new(state_dir: &Path) -> Self {
+        child::sweep(state_dir);
         Self {
             state_dir: state_dir.to_owned(),
             inbox: Inbox::new(state_dir),
             orders: VecDeque::new(),
+            waiting: None,
             current: None,
             trouble: HashMap::new(),
             looked: None,
@@ -126,6 +133,9 @@ impl Updates {
     pub(super) fn order(&mut self, order: Order) -> Result<(), &'static str> {
         if self.orders.len() >= MOST {
             return Err("too many updates wait already");
+        }
+        if let What::Install { name, .. } = &order.what {
+            self.inbox.look_again(name);
         }
         self.orders.push_back(order);
         Ok(())
@@ -144,8 +154,26 @@ impl Updates {
             };
             return;
         }
-        let Some(order) = self.orders.pop_front().or_else(|| self.look(config, now)) else { return };
+        let Some(order) = self.next(&mut round, now).or_else(|| self.look(config, now)) else { return };
+        self.waiting = None;
         self.begin(&mut round, order, now);
+    }
+
+    /// The next order, once its bundle is complete; one that is still being copied is neither checked nor thrown aside.
+    fn next(&mut self, round: &mut Round, now: Instant) -> Option<Order> {
+        let order = self.orders.front()?;
+        let What::Install { name, .. } = &order.what else { return self.orders.pop_front() };
+        let problem = match self.inbox.complete(now) {
+            Ok(names) if names.contains(name) => return self.orders.pop_front(),
+            Ok(_) => "it is still being copied, or is gone; nothing was done with it".to_owned(),
+            Err(error) => format!("cannot look at bundles/incoming: {error}"),
+        };
+        if now.saturating_duration_since(*self.waiting.get_or_insert(now)) > COPYING {
+            self.waiting = None;
+            let order = self.orders.pop_front()?;
+            round.say(&order, Stage::Failed, &format!("{problem}; send the command again when it lies there whole"));
+        }
+        None
     }
 
     /// What is complete in the folder and may be installed by itself.
@@ -296,4 +324,42 @@ fn load(
         None => return Some(Phase::Loading(ticket, sha256, title, since)),
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_is_still_being_copied_is_neither_installed_nor_thrown_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse("", Path::new("roentgend.toml")).unwrap();
+        config.updates.automatic = false;
+        // Whatever is begun is refused at once, and so moved away.
+        config.bundles.trusted_keys.clear();
+        let (status, reload, mut desk) = (Status::default(), Reload::default(), Desk::default());
+        let mut updates = Updates::new(folder.path());
+        updates.inbox.make().unwrap();
+        let path = updates.inbox.path("a.tar");
+        let install = |updates: &mut Updates| {
+            let what = What::Install { name: "a.tar".into(), sha256: None };
+            updates.order(Order { id: "1".into(), command: "bundle/install".into(), what }).unwrap();
+        };
+        let start = Instant::now();
+        let mut bytes = Vec::new();
+        install(&mut updates);
+        for second in 0..60 {
+            bytes.push(b'x');
+            fs::write(&path, &bytes).unwrap();
+            updates.round(&config, &status, &reload, &mut desk, start + Duration::from_secs(second));
+            assert!(path.exists(), "moved away after {second} s");
+        }
+        assert!(updates.orders.is_empty(), "nobody waits for ever");
+        install(&mut updates);
+        for second in 60..70 {
+            updates.round(&config, &status, &reload, &mut desk, start + Duration::from_secs(second));
+        }
+        assert!(!path.exists() && updates.orders.is_empty(), "complete, and so begun");
+    }
 }

@@ -66,7 +66,7 @@ impl Parts {
 
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
-        let Change { config, model, assessor, source, reconnect, .. } = change;
+        let Change { config, model, assessor, source, broker, .. } = change;
         let new_model = model.is_some();
         self.config = config;
         if let Some(model) = model {
@@ -79,12 +79,11 @@ impl Parts {
             self.source = source;
         }
         let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
-        if reconnect {
+        if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
             self.sink.close();
-            self.broker_files = reload::stamps(&self.config)?;
-            self.sink = MqttSink::start(&self.config.mqtt, &self.config.device, &online)
-                .context("cannot go on with the new configuration")?;
+            self.broker_files = files;
+            self.sink = prepared.start(&online).context("cannot go on with the new configuration")?;
         } else if new_model {
             self.sink.announce(&online);
         }

@@ -10,7 +10,7 @@ use roentgen::assess::Assessor;
 use roentgen::bundle::{Bundle, Store, sha256_hex};
 use roentgen::config::Config;
 use roentgen::reload::{Outcome, Reload, Ticket, Wish};
-use roentgen::sink::mqtt::MqttSink;
+use roentgen::sink::mqtt::{MqttSink, Prepared};
 use roentgen::source::folder::Folder;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -45,8 +45,8 @@ pub(super) struct Change {
     pub(super) model: Option<Active>,
     pub(super) assessor: Option<Assessor>,
     pub(super) source: Option<Folder>,
-    /// Whether the connection to the broker is to be made anew.
-    pub(super) reconnect: bool,
+    /// The connection to the broker, where it is to be made anew: the files that it needs are read, and never again for it.
+    pub(super) broker: Option<(Prepared, Stamps)>,
     /// What changes, in words.
     pub(super) told: String,
 }
@@ -106,10 +106,10 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
             bail!("{key} cannot change while roentgend runs: set it back, or restart roentgend");
         }
     }
-    let reconnect = touches(&["mqtt"]) || stamps(&new)? != *running.broker_files;
-    if reconnect {
-        MqttSink::check(&new.mqtt, &new.device)?;
-    }
+    // Looked at before they are read: what is replaced in between is noticed the next time.
+    let files = stamps(&new)?;
+    let reconnect = touches(&["mqtt"]) || files != *running.broker_files;
+    let broker = if reconnect { Some((MqttSink::prepare(&new.mqtt, &new.device)?, files)) } else { None };
     let model = if touches(&OF_MODEL) || running.is_fallback || !is_active(running.bundle, &new) {
         let active = model::load_active(&new, &Choice::of_daemon(&new), &mut *beat)?;
         match &active.fallback {
@@ -130,11 +130,11 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
         let manifest = model.bundle.manifest();
         changed.push(format!("now {} {}", manifest.name, manifest.version));
     }
-    if reconnect && changed.is_empty() {
+    if broker.is_some() && changed.is_empty() {
         changed.push("files of the section [mqtt]".into());
     }
     let told = changed.join(", ");
-    let change = Change { ticket, config: new, model, assessor, source, reconnect, told };
+    let change = Change { ticket, config: new, model, assessor, source, broker, told };
     Ok((!change.told.is_empty()).then_some(change))
 }
 

@@ -43,8 +43,13 @@ impl Outbox {
         }
         self.tidied = Some(Instant::now());
         let days = format!("-{} days", self.config.max_age_days);
+        // Only before the first young mark: marks are made in order, so an old one behind it was made by a wrong clock. One
+        // of the future says nothing.
         let too_old = self.connection.query_row(
-            "SELECT ifnull(max(up_to), 0) FROM deliveries WHERE at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?1)",
+            "WITH marks AS (SELECT up_to, at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?1) AS cutoff FROM deliveries) \
+             SELECT ifnull(max(up_to), 0) FROM marks WHERE at < cutoff AND up_to < ifnull( \
+                 (SELECT min(up_to) FROM marks WHERE at BETWEEN cutoff AND strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), \
+                 9223372036854775807)",
             [days],
             |row| row.get::<_, u64>(0),
         );
@@ -202,4 +207,47 @@ pub(super) fn remove(connection: &Connection, first: u64, last: u64) -> rusqlite
         connection.execute("DELETE FROM undeliverable WHERE sequence <= ?1", [last])?;
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::Stored;
+    use super::*;
+
+    /// An outbox with so many reports of a usual size, put in at once.
+    fn outbox(folder: &tempfile::TempDir, reports: u64) -> Outbox {
+        let mut outbox = Outbox::open(&folder.path().join("outbox.sqlite3"), &Default::default()).unwrap();
+        let transaction = outbox.connection.transaction().unwrap();
+        for sequence in 1..=reports {
+            let (report_id, received_at) = (format!("report {sequence}"), "2026-01-01T00:00:00.000Z".to_owned());
+            Stored { sequence, report_id, received_at, json: "0".repeat(1200) }.insert(&transaction).unwrap();
+        }
+        transaction.commit().unwrap();
+        outbox.total = reports;
+        outbox
+    }
+
+    fn sent_on(outbox: &mut Outbox, up_to: u64, at: &str) {
+        outbox.mark_sent_up_to(up_to).unwrap();
+        let changed = outbox.connection.execute("UPDATE deliveries SET at = ?1 WHERE up_to = ?2", (at, up_to)).unwrap();
+        assert_eq!(changed, 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_for_a_while_costs_no_history() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outbox = outbox(&folder, 9);
+        sent_on(&mut outbox, 1, "2970-01-01T00:00:00.000Z");
+        sent_on(&mut outbox, 2, "2020-01-01T00:00:00.000Z");
+        outbox.mark_sent_up_to(4).unwrap();
+        outbox.mark_sent_up_to(6).unwrap();
+        sent_on(&mut outbox, 8, "1970-01-01T00:01:00.000Z");
+        outbox.tidied = None;
+        outbox.tidy().unwrap();
+        assert_eq!((outbox.total(), find(&outbox, 2), find(&outbox, 3)), (7, false, true));
+    }
+
+    fn find(outbox: &Outbox, sequence: u64) -> bool {
+        super::super::find(&outbox.connection, &format!("report {sequence}")).unwrap().is_some()
+    }
 }

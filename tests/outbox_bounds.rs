@@ -91,3 +91,18 @@ fn bytes_are_bounded_at_every_moment_and_losses_are_counted() {
     let mut outbox = Outbox::open(&path, &Config::default()).unwrap();
     assert_eq!(unsent(&mut outbox), before);
 }
+
+#[test]
+fn other_bounds_are_taken_while_nothing_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.sqlite3");
+    let mut outbox = Outbox::open(&path, &Config::default()).unwrap();
+    enqueue(&mut outbox, 1..=150);
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    outbox.reconfigure(&Config { max_reports: 100, ..Config::default() });
+    assert_eq!(outbox.total(), 150);
+    other.execute_batch("ROLLBACK").unwrap();
+    outbox.tidy().unwrap();
+    assert_eq!(outbox.total(), 99, "a hundredth more than must go");
+}

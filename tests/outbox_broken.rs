@@ -206,6 +206,24 @@ fn a_start_that_was_interrupted_while_it_set_a_file_aside_is_taken_up() {
 }
 
 #[test]
+fn a_new_file_that_breaks_before_the_old_one_is_read_costs_no_report() {
+    let left = Left::new(20, 5);
+    let unsalvaged = left.folder.path().join("outbox.sqlite3.unsalvaged");
+    fs::rename(&left.path, &unsalvaged).unwrap();
+    fs::rename(left.wal(), left.folder.path().join("outbox.sqlite3.unsalvaged-wal")).unwrap();
+    let before = fs::read(&unsalvaged).unwrap();
+    fs::write(&left.path, [0x5A; 5000]).unwrap();
+    fs::write(left.wal(), "the log of that").unwrap();
+    let mut outbox = open(&left.path);
+    let aside = outbox.set_aside().expect("taken up").clone();
+    assert_eq!((aside.kept, aside.requeued, aside.complete), (20, 15, true), "{aside:?}");
+    assert_eq!(unsent(&mut outbox), (6..=20).collect::<Vec<_>>());
+    let broken: Vec<_> = broken_files(&left.path).iter().map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(broken, [vec![0x5A; 5000], before], "both stay as evidence");
+    goes_on(&left.path, outbox, 20);
+}
+
+#[test]
 fn the_last_three_broken_files_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.sqlite3");

@@ -62,7 +62,7 @@ fn what_is_dropped_is_judged_reported_and_settled() {
     };
     let deadline = Instant::now() + Duration::from_secs(60);
     let left = || fs::read_dir(&incoming).unwrap().count();
-    pipeline::run(line, outbox, &mut || {
+    pipeline::run(line, &Mutex::new(outbox), &mut || {
         assert!(Instant::now() < deadline, "{} files are left, {} reports came", left(), kept.0.lock().unwrap().len());
         left() > 0 || kept.0.lock().unwrap().len() < expected.len()
     })

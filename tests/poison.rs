@@ -28,6 +28,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, abort};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 use support::daemon::{Place, Received};
 use support::{names, png, tiny_bundle, wait_for};
@@ -118,7 +119,7 @@ fn daemon_process() {
         assessor: &assessor,
         status: &status,
     };
-    pipeline::run(line, outbox, &mut || !root.join("stop").exists()).unwrap();
+    pipeline::run(line, &Mutex::new(outbox), &mut || !root.join("stop").exists()).unwrap();
 }
 
 /// Starts the daemon; it ends with its test.

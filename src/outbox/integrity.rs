@@ -9,7 +9,8 @@
 //!
 //! A broken file is moved, with its `-wal` and `-shm`, to `NAME.unsalvaged`; a new one is made; what can be read of the
 //! old one and bears its checksum is copied, unsent reports first, and then it becomes `NAME.broken-TIME`. An
-//! interruption anywhere is taken up by the next start. The last three broken files are kept.
+//! interruption anywhere is taken up by the next start, also where the new one broke with it: nothing is queued before
+//! all is copied, so that one is put away unread. The last three broken files are kept.
 //!
 //! Sequences go on where the old file ends. Where its end cannot be read they jump to the seconds since 1970, which no
 //! box reaches by counting, so that none is given twice.
@@ -105,12 +106,14 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<SetAside>), Outbox
             Ok(connection) => opened = Some(connection),
             Err(OutboxError::Unsound { reason: found, .. }) => {
                 log::error!("outbox {}: broken ({found}); it is set aside", path.display());
-                reason = found;
                 if is_there(&unsalvaged)? {
-                    // Broken again before the first could be read: only the later one still has anything that counts.
-                    move_parts(&unsalvaged, &free_name(path))?;
+                    // Broken again before all of the first was read: nothing is queued until that is done, so this one
+                    // holds copies at most and the first still everything.
+                    move_copies(path, &free_name(path))?;
+                } else {
+                    reason = found;
+                    move_parts(path, &unsalvaged)?;
                 }
-                move_parts(path, &unsalvaged)?;
                 sync_folder(path)?;
             }
             Err(error) => return Err(error),
@@ -229,7 +232,18 @@ fn check(connection: &Connection, path: &Path) -> Result<(), OutboxError> {
 
 /// Moves a database with all its parts.
 fn move_parts(from: &Path, to: &Path) -> Result<(), OutboxError> {
-    for part in PARTS {
+    move_each(from, to, PARTS)
+}
+
+/// Moves a database that waits behind an unsalvaged one. The file itself goes last: an interruption must leave no log
+/// without its file, which the next start would take for the other one's.
+fn move_copies(from: &Path, to: &Path) -> Result<(), OutboxError> {
+    let [file, log, index] = PARTS;
+    move_each(from, to, [index, log, file])
+}
+
+fn move_each(from: &Path, to: &Path, parts: [&str; 3]) -> Result<(), OutboxError> {
+    for part in parts {
         let source = beside(from, part);
         if source.exists() {
             fs::rename(&source, beside(to, part)).map_err(|error| OutboxError::File {

@@ -112,6 +112,13 @@ impl Outbox {
         Ok(outbox)
     }
 
+    /// Takes other bounds. They hold from the next report or tidying on: nothing is written now, so a disk that is full
+    /// is no hindrance.
+    pub fn reconfigure(&mut self, config: &Config) {
+        self.config = config.clone();
+        self.tidied = None;
+    }
+
     /// The broken file that opening set aside, if there was one.
     pub fn set_aside(&self) -> Option<&SetAside> {
         self.set_aside.as_ref()

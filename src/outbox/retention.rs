@@ -10,7 +10,8 @@
 //!    and counted in [`Losses`]. The newest report always stays.
 //!
 //! The database file gives its room back once an eighth of it is free. It exceeds `max_bytes` by a page or two, and its
-//! log (`-wal`) is at most about 8 MiB: see [`MARGIN_BYTES`].
+//! log (`-wal`) is at most about 8 MiB: see [`MARGIN_BYTES`]. For that, and because the line waits meanwhile, no
+//! transaction is a long one, and what need not be done at once (age, giving room back) is done in several goes.
 
 use super::{Outbox, OutboxError, last_sequence};
 use rusqlite::{Connection, TransactionBehavior, params};
@@ -25,6 +26,12 @@ const TIDY: Duration = Duration::from_secs(3600);
 /// How many reports one transaction removes at most, so that the log stays short.
 const MOST_AT_ONCE: u64 = 1000;
 
+/// How many pages one transaction gives back at most, for the same reason.
+const MOST_PAGES: u64 = 1000;
+
+/// How many such transactions there are in one go.
+const GO: u32 = 4;
+
 /// Reports that were given up: each was durable, and none of them reaches the broker any more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
@@ -35,7 +42,8 @@ pub struct Losses {
 }
 
 impl Outbox {
-    /// Removes what is too old, at most once an hour, and writes what could not be written before.
+    /// Removes what is too old, or some thousands of it, and writes what could not be written before. Age is looked at
+    /// once an hour, or again the next time where there is more to remove.
     pub fn tidy(&mut self) -> Result<(), OutboxError> {
         self.write_mark()?;
         if self.tidied.is_some_and(|tidied| tidied.elapsed() < TIDY) {
@@ -43,14 +51,28 @@ impl Outbox {
         }
         self.tidied = Some(Instant::now());
         let days = format!("-{} days", self.config.max_age_days);
+        // Only before the first young mark: marks are made in order, so an old one behind it was made by a wrong clock. One
+        // of the future says nothing.
         let too_old = self.connection.query_row(
-            "SELECT ifnull(max(up_to), 0) FROM deliveries WHERE at < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?1)",
+            "WITH marks AS (SELECT up_to, at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ?1) AS cutoff FROM deliveries) \
+             SELECT ifnull(max(up_to), 0) FROM marks WHERE at < cutoff AND up_to < ifnull( \
+                 (SELECT min(up_to) FROM marks WHERE at BETWEEN cutoff AND strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), \
+                 9223372036854775807)",
             [days],
             |row| row.get::<_, u64>(0),
         );
         let too_old = too_old.map_err(|error| self.failed("cannot look for old reports", error))?;
         // A damaged mark must not cost more than a sent report.
-        self.drop_up_to(too_old.min(self.sent_up_to))?;
+        let mut done = false;
+        for _ in 0..GO {
+            done = self.drop_some_up_to(too_old.min(self.sent_up_to))? < MOST_AT_ONCE;
+            if done {
+                break;
+            }
+        }
+        if !done {
+            self.tidied = None;
+        }
         self.make_room()
     }
 
@@ -90,29 +112,34 @@ impl Outbox {
 
     /// Drops all reports up to this sequence.
     fn drop_up_to(&mut self, last: u64) -> Result<(), OutboxError> {
-        loop {
-            let sent_up_to = self.sent_up_to;
-            let batch = drop_batch(&mut self.connection, last, sent_up_to);
-            let batch = batch.map_err(|error| self.failed("cannot drop the oldest reports", error))?;
-            if batch.removed == 0 {
-                return Ok(());
-            }
-            self.total = self.total.saturating_sub(batch.removed);
-            self.waiting.set(None);
-            self.losses.dropped += batch.unsent;
-            self.sent_up_to = self.sent_up_to.max(batch.last_unsent);
-            self.stored_up_to = self.stored_up_to.max(batch.last_unsent);
-            if batch.unsent > 0 {
-                log::warn!(
-                    "outbox {}: full; {} reports that were never sent are lost, sequences {} to {}: let the box reach its \
-                     broker, or raise outbox.max_reports and outbox.max_bytes",
-                    self.path.display(),
-                    batch.unsent,
-                    batch.first_unsent,
-                    batch.last_unsent
-                );
-            }
+        while self.drop_some_up_to(last)? > 0 {}
+        Ok(())
+    }
+
+    /// Drops the oldest reports up to this sequence, at most [`MOST_AT_ONCE`], and returns how many those were.
+    fn drop_some_up_to(&mut self, last: u64) -> Result<u64, OutboxError> {
+        let sent_up_to = self.sent_up_to;
+        let batch = drop_batch(&mut self.connection, last, sent_up_to);
+        let batch = batch.map_err(|error| self.failed("cannot drop the oldest reports", error))?;
+        if batch.removed == 0 {
+            return Ok(0);
         }
+        self.total = self.total.saturating_sub(batch.removed);
+        self.waiting.set(None);
+        self.losses.dropped += batch.unsent;
+        self.sent_up_to = self.sent_up_to.max(batch.last_unsent);
+        self.stored_up_to = self.stored_up_to.max(batch.last_unsent);
+        if batch.unsent > 0 {
+            log::warn!(
+                "outbox {}: full; {} reports that were never sent are lost, sequences {} to {}: let the box reach its \
+                 broker, or raise outbox.max_reports and outbox.max_bytes",
+                self.path.display(),
+                batch.unsent,
+                batch.first_unsent,
+                batch.last_unsent
+            );
+        }
+        Ok(batch.removed)
     }
 
     /// Bytes of the pages that hold something.
@@ -126,12 +153,21 @@ impl Outbox {
         let give_back = || -> rusqlite::Result<()> {
             let pages = Pages::of(&self.connection)?;
             let keep = pages.all / 8;
-            if pages.free > keep.max(256) {
-                // Half stays for the reports to come. Each step of the statement frees a page.
-                let mut statement =
-                    self.connection.prepare(&format!("PRAGMA incremental_vacuum({})", pages.free - keep / 2))?;
+            if pages.free <= keep.max(256) {
+                return Ok(());
+            }
+            // Half stays for the reports to come.
+            let mut rest = pages.free - keep / 2;
+            for _ in 0..GO {
+                let some = rest.min(MOST_PAGES);
+                // A statement is a transaction; each of its steps frees a page.
+                let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({some})"))?;
                 let mut rows = statement.query([])?;
                 while rows.next()?.is_some() {}
+                rest -= some;
+                if rest == 0 {
+                    break;
+                }
             }
             Ok(())
         };
@@ -202,4 +238,71 @@ pub(super) fn remove(connection: &Connection, first: u64, last: u64) -> rusqlite
         connection.execute("DELETE FROM undeliverable WHERE sequence <= ?1", [last])?;
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::Stored;
+    use super::*;
+
+    /// An outbox with so many reports of a usual size, put in at once.
+    fn outbox(folder: &tempfile::TempDir, reports: u64) -> Outbox {
+        let mut outbox = Outbox::open(&folder.path().join("outbox.sqlite3"), &Default::default()).unwrap();
+        let transaction = outbox.connection.transaction().unwrap();
+        for sequence in 1..=reports {
+            let (report_id, received_at) = (format!("report {sequence}"), "2026-01-01T00:00:00.000Z".to_owned());
+            Stored { sequence, report_id, received_at, json: "0".repeat(1200) }.insert(&transaction).unwrap();
+        }
+        transaction.commit().unwrap();
+        outbox.total = reports;
+        outbox
+    }
+
+    fn sent_on(outbox: &mut Outbox, up_to: u64, at: &str) {
+        outbox.mark_sent_up_to(up_to).unwrap();
+        let changed = outbox.connection.execute("UPDATE deliveries SET at = ?1 WHERE up_to = ?2", (at, up_to)).unwrap();
+        assert_eq!(changed, 1);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_for_a_while_costs_no_history() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outbox = outbox(&folder, 9);
+        sent_on(&mut outbox, 1, "2970-01-01T00:00:00.000Z");
+        sent_on(&mut outbox, 2, "2020-01-01T00:00:00.000Z");
+        outbox.mark_sent_up_to(4).unwrap();
+        outbox.mark_sent_up_to(6).unwrap();
+        sent_on(&mut outbox, 8, "1970-01-01T00:01:00.000Z");
+        outbox.tidied = None;
+        outbox.tidy().unwrap();
+        assert_eq!((outbox.total(), find(&outbox, 2), find(&outbox, 3)), (7, false, true));
+    }
+
+    #[test]
+    fn a_long_history_that_is_too_old_goes_bit_by_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut outbox = outbox(&folder, 20_000);
+        outbox.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        let file = outbox.bytes();
+        sent_on(&mut outbox, 19_000, "2020-01-01T00:00:00.000Z");
+        outbox.tidied = None;
+        for left in [16_000, 12_000, 8_000, 4_000, 1_000, 1_000] {
+            outbox.tidy().unwrap();
+            assert_eq!(outbox.total(), left);
+            assert!(outbox.bytes() <= file + MARGIN_BYTES, "{} of {file}", outbox.bytes());
+        }
+        assert!(outbox.tidied.is_some(), "all that is old is gone");
+        for _ in 0..20 {
+            outbox.make_room().unwrap();
+        }
+        let path = outbox.path.clone();
+        drop(outbox);
+        // The last pages leave the file when the log is written back.
+        let left = std::fs::metadata(path).unwrap().len();
+        assert!(left < file / 8, "{left} of {file}");
+    }
+
+    fn find(outbox: &Outbox, sequence: u64) -> bool {
+        super::super::find(&outbox.connection, &format!("report {sequence}")).unwrap().is_some()
+    }
 }

@@ -53,15 +53,14 @@ pub struct Line<'a> {
 }
 
 /// Runs until `running` says no. It is asked every turn, at least every quarter of a second while no image comes, and
-/// only after the turn's work is done: who counts its calls counts progress.
-pub fn run(line: Line<'_>, outbox: Outbox, running: &mut dyn FnMut() -> bool) -> Result<(), PipelineError> {
-    let outbox = Mutex::new(outbox);
+/// only after the turn's work is done: who counts its calls counts progress. The outbox is lent: another run can go on
+/// with it.
+pub fn run(line: Line<'_>, outbox: &Mutex<Outbox>, running: &mut dyn FnMut() -> bool) -> Result<(), PipelineError> {
     thread::scope(|scope| {
         let (queued, news) = channel();
         let Line { source, classifier, sink, assessor, status } = line;
-        let mut way = Way::new(source, classifier, assessor, status, &outbox);
-        let shared = &outbox;
-        let drain = scope.spawn(move || drain::drain(sink, shared, status, &news));
+        let mut way = Way::new(source, classifier, assessor, status, outbox);
+        let drain = scope.spawn(move || drain::drain(sink, outbox, status, &news));
         let mut judged = Ok(());
         while judged.is_ok() && !drain.is_finished() && running() {
             judged = way.turn().map(|new| {

@@ -27,6 +27,7 @@ use std::fs;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 mod broker;
 
@@ -99,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         assessor: &assessor,
         status: &status,
     };
-    let ended = pipeline::run(line, outbox, &mut || {
+    let ended = pipeline::run(line, &Mutex::new(outbox), &mut || {
         for report in reports.received() {
             watch.show(&report);
         }

@@ -18,6 +18,7 @@ use roentgen::status::Status;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often, and after which pause, a lock is tried again that somebody holds.
@@ -45,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let health = Health::start(&status, &reload, &config.state_dir)?;
     // After an unclean end it is read as a whole, from a card as slow as it may be.
     systemd::extend_start();
-    let mut outbox = Outbox::open(&config.outbox(), &config.outbox)?;
+    let outbox = Outbox::open(&config.outbox(), &config.outbox)?;
     let set_aside = outbox.set_aside().cloned();
     if let Some(aside) = &set_aside {
         status.outbox_set_aside(aside.to_string());
@@ -54,6 +55,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if waiting > 0 {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
+    // Open for as long as the daemon runs: a reload must not fail because the disk is full just then.
+    let mut outbox = Mutex::new(outbox);
     let mut parts = Parts::assemble(config, &arguments.config, set_aside.as_ref())?;
     let setup = parts.setup();
     health.attend(&parts.config, parts.sink.side(), setup);
@@ -67,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
         let line = Line { source, classifier, sink, assessor, status: &status };
         let mut change = None;
-        let ended = pipeline::run(line, outbox, &mut || {
+        let ended = pipeline::run(line, &outbox, &mut || {
             watchdog.turn();
             if !stop.is_asked() {
                 change = reload::on_wish(&reload, &running, &mut || watchdog.turn());
@@ -81,13 +84,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 parts.take(change)?;
                 let setup = parts.setup();
                 health.attend(&parts.config, parts.sink.side(), setup);
-                outbox = Outbox::open(&parts.config.outbox(), &parts.config.outbox)?;
+                outbox.get_mut().unwrap_or_else(PoisonError::into_inner).reconfigure(&parts.config.outbox);
                 reload::done(&reload, ticket, Ok(told));
             }
             (ended, _) => break ended,
         }
     };
     systemd::stopping();
+    // Closed before the goodbye, which takes its time.
+    drop(outbox);
     parts.sink.close();
     ended?;
     log::info!("stopped as asked");

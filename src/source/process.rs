@@ -24,6 +24,7 @@ const REAPING: Duration = Duration::from_secs(2);
 pub struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Program {
@@ -34,14 +35,24 @@ impl Program {
 
     /// Any program.
     pub fn new<I: Into<OsString>>(path: &Path, arguments: impl IntoIterator<Item = I>) -> Self {
-        Self { path: path.to_owned(), arguments: arguments.into_iter().map(Into::into).collect() }
+        Self {
+            path: path.to_owned(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            environment: Vec::new(),
+        }
     }
 
-    /// How to start it: with no environment, and nowhere to write to. What a library says when it panics may quote the
+    /// With a variable in its environment, which is for its own user to see; arguments are for all.
+    pub fn with_variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// How to start it: with no environment but its own, and nowhere to write to. What a library says when it panics may quote the
     /// file, and so a patient's name.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command.args(&self.arguments).env_clear().current_dir("/");
+        command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if waiting > 0 {
         log::info!("{waiting} reports of an earlier run wait for the broker");
     }
-    let mut parts = Parts::assemble(config, &arguments.config, set_aside.as_ref())?;
+    let mut parts = Parts::assemble(config, set_aside.as_ref())?;
     let setup = parts.setup();
     health.attend(&parts.config, parts.sink.side(), setup);
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());

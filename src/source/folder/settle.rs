@@ -33,6 +33,12 @@ impl Folder {
                 log::warn!(ROENTGEN_REJECTED:% = code, ROENTGEN_FILE:% = tag; "{tag}: rejected: {refusal}");
                 Some(refusal)
             }
+            Outcome::Disbelieved => {
+                if let Some((_, trials)) = &mut self.suspects {
+                    trials.disbelieve();
+                }
+                return self.postpone(&path, identity);
+            }
             Outcome::Later => return self.postpone(&path, identity),
         };
         self.unmoved.push(Settling { path, identity, received_at: item.received_at, refusal });

@@ -188,6 +188,9 @@ fn the_real_trial_reports_a_suspect_that_is_innocent() {
     place.drop_file("letter.txt", b"no image");
     note_at_hand(&place.path("state"), &place.path("incoming").join("suspect.png"));
     let mut daemon = place.daemon();
+    // It is judged by the configuration in force, not by what stands on the disk now and was asked for by nobody.
+    wait_for("the daemon to run", || place.log().contains("takes images from"));
+    fs::write(place.path("roentgend.toml"), "half a configu").unwrap();
     wait_for("its report", || received.reports().len() == 1);
     wait_for("the folder to be empty", || names(&place.path("incoming")).is_empty());
     daemon.signal("TERM");

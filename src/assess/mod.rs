@@ -78,6 +78,13 @@ impl Assessor {
         &self.model
     }
 
+    /// Whether a report that another process made is one of this box and its model as they are now.
+    pub fn is_own(&self, report: &Report) -> bool {
+        (report.schema.as_str(), report.notice.as_str()) == (SCHEMA, NOTICE)
+            && (&report.device, &report.model) == (&self.device, &self.model)
+            && report.report_id == self.report_id(&report.origin)
+    }
+
     /// The calibrated probabilities of the four labels, and what to say: the most probable one, or every reason why not,
     /// worst first.
     pub fn decide(&self, seen: &Seen) -> ([Finding; 4], Decision) {

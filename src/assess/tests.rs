@@ -67,6 +67,25 @@ fn a_report_says_what_was_judged_by_which_model_and_how() {
 }
 
 #[test]
+fn a_report_of_another_box_or_model_is_not_ones_own() {
+    let base = assessor(0.3, false);
+    assert!(base.is_own(&report(&base)));
+    assert!(!base.is_own(&report(&Assessor::of(&manifest(0.3), &"b".repeat(64), "box-2", Config::default()))));
+    assert!(!base.is_own(&report(&Assessor::of(&manifest(0.3), &"c".repeat(64), "box-9", Config::default()))));
+    let spoiled: [fn(&mut Report); 4] = [
+        |report| report.report_id = "d".repeat(32),
+        |report| report.origin.content_sha256 = "c0ffed".into(),
+        |report| report.model.name = "other".into(),
+        |report| report.notice = "A diagnosis.".into(),
+    ];
+    for spoil in spoiled {
+        let mut report = report(&base);
+        spoil(&mut report);
+        assert!(!base.is_own(&report), "{report:?}");
+    }
+}
+
+#[test]
 fn what_is_not_probable_enough_is_not_reported() {
     let Decision::Abstained { reasons } = report(&assessor(0.64, false)).decision else {
         panic!("0.63 is below 0.64");

@@ -73,6 +73,11 @@ impl<'a> Way<'a> {
             self.status.rejected(refusal.code);
             return Ok(false);
         }
+        // By another model or configuration than this one's, or by a process that the file has in its hands.
+        if matches!(&item.content, Content::Judged(report) if !self.assessor.is_own(report)) {
+            self.source.settle(&item, Outcome::Disbelieved)?;
+            return Ok(false);
+        }
         match self.report(&mut item) {
             Ok(new) => {
                 if self.trouble.take().is_some() {

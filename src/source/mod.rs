@@ -53,6 +53,8 @@ pub enum Outcome {
     Reported,
     /// It cannot be judged; the reason goes beside it.
     Rejected(Refusal),
+    /// Another process has judged it, and not as this box would now. It stays where it is and is judged again.
+    Disbelieved,
     /// Its report cannot be kept now. It stays where it is and is handed over again.
     Later,
 }

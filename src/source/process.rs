@@ -1,6 +1,6 @@
 //! Child processes of this program: how they are started, and what they may not do. Not what they are for.
 
-#![allow(unsafe_code)] // Two calls into the C library: prlimit and prctl.
+#![allow(unsafe_code)] // Three calls into the C library: prlimit, prctl and waitpid.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
@@ -8,8 +8,8 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// This very program, even where a package has meanwhile put another one in its place.
@@ -19,11 +19,15 @@ const THIS: &str = "/proc/self/exe";
 /// longer; it is left to the system then.
 const REAPING: Duration = Duration::from_secs(2);
 
+/// Children that were killed and were not gone by then. Nobody else waits for them: their numbers are nobody else's.
+static LINGERING: Mutex<Vec<libc::pid_t>> = Mutex::new(Vec::new());
+
 /// A program and its arguments.
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Program {
@@ -34,14 +38,25 @@ impl Program {
 
     /// Any program.
     pub fn new<I: Into<OsString>>(path: &Path, arguments: impl IntoIterator<Item = I>) -> Self {
-        Self { path: path.to_owned(), arguments: arguments.into_iter().map(Into::into).collect() }
+        Self {
+            path: path.to_owned(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            environment: Vec::new(),
+        }
     }
 
-    /// How to start it: with no environment, and nowhere to write to. What a library says when it panics may quote the
+    /// With a variable in its environment, which is for its own user to see; arguments are for all.
+    pub fn with_variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// How to start it: with no environment but its own, and nowhere to write to. What a library says when it panics may quote the
     /// file, and so a patient's name.
     pub(super) fn command(&self) -> Command {
+        reap();
         let mut command = Command::new(&self.path);
-        command.args(&self.arguments).env_clear().current_dir("/");
+        command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
@@ -85,11 +100,27 @@ pub fn subordinate() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends a child. One that the kernel does not let go is left to it.
+/// Ends a child. One that the kernel does not let go is left to it, and waited for later: what is left of it would count
+/// as one of the processes that the service may have. Not to be asked about afterwards.
 pub(super) fn end(child: &mut Child) {
+    reap();
     // Fails only where it has ended already.
     let _ = child.kill();
     wait(child, Instant::now() + REAPING);
+    if matches!(child.try_wait(), Ok(None))
+        && let Ok(id) = libc::pid_t::try_from(child.id())
+    {
+        LINGERING.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+}
+
+/// Waits for the killed children that are gone by now.
+fn reap() {
+    LINGERING.lock().unwrap_or_else(PoisonError::into_inner).retain(|&id| {
+        // SAFETY: a null pointer asks for no status; `id` is a child of this process that was not waited for.
+        let gone = unsafe { libc::waitpid(id, std::ptr::null_mut(), libc::WNOHANG) };
+        gone == 0
+    });
 }
 
 /// How a child ended; `None` when it has not until then.
@@ -131,4 +162,27 @@ fn name_of(signal: i32) -> &'static str {
 pub(super) fn is_by_another(status: Option<ExitStatus>) -> bool {
     let signal = status.and_then(|status| status.signal());
     signal.is_some_and(|signal| [libc::SIGKILL, SIGTERM, SIGINT, SIGHUP].contains(&signal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_outlived_its_killing_is_waited_for_later() {
+        let child = Command::new("/bin/sleep").arg("1").spawn().unwrap();
+        let id = libc::pid_t::try_from(child.id()).unwrap();
+        LINGERING.lock().unwrap().push(id);
+        drop(child);
+        reap();
+        assert!(LINGERING.lock().unwrap().contains(&id), "it lives");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Path::new(&format!("/proc/{id}")).exists() {
+            assert!(Instant::now() < deadline, "it is still listed");
+            std::thread::sleep(Duration::from_millis(20));
+            // As the start of any other child does.
+            let _ = Program::new(Path::new("/bin/true"), [""; 0]).command();
+        }
+        assert!(!LINGERING.lock().unwrap().contains(&id));
+    }
 }

@@ -2,27 +2,21 @@
 //! over which the daemon may have crashed. Not for people.
 
 use crate::model::{self, Choice};
+use anyhow::Context;
 use roentgen::assess::Assessor;
 use roentgen::config::Config;
 use roentgen::pipeline;
 use roentgen::pseudonym::Key;
 use roentgen::radiograph;
-use roentgen::source::folder::{arrived, trial::Answer};
+use roentgen::source::folder::arrived;
+use roentgen::source::folder::trial::{self, Answer};
 use roentgen::source::{decoder, process};
 use std::fs::File;
 use std::io::{Write, stdin, stdout};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
-
-/// Arguments of `trial`.
-#[derive(clap::Args)]
-pub(crate) struct Arguments {
-    /// The daemon's configuration.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-}
 
 /// Decodes until the daemon closes the connection.
 pub(crate) fn work() -> anyhow::Result<ExitCode> {
@@ -31,11 +25,12 @@ pub(crate) fn work() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Judges the file that is its standard input, as the daemon of this configuration would, all in this process.
-pub(crate) fn try_out(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+/// Judges the file that is its standard input, as the daemon that started it would, all in this process.
+pub(crate) fn try_out() -> anyhow::Result<ExitCode> {
     process::subordinate()?;
     let file = File::from(stdin().as_fd().try_clone_to_owned()?);
-    let config = Config::load(&arguments.config)?;
+    let text = std::env::var(trial::CONFIG).context("this is started by the daemon, not by hand")?;
+    let config = Config::parse(&text, Path::new(trial::CONFIG))?;
     let key = Key::load_or_create(&config.key())?;
     let active = model::load_active(&config, &Choice::of(&config), || ())?;
     let mut classifier = active.classifier;

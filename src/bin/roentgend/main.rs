@@ -84,7 +84,7 @@ enum Command {
     DecodeWorker,
     /// Judges a suspect image for the daemon, which starts it.
     #[command(hide = true)]
-    Trial(decode::Arguments),
+    Trial,
     /// Writes manual pages and shell completions, for packages.
     #[command(hide = true)]
     Manual(manual::Arguments),
@@ -116,7 +116,7 @@ fn main() -> ExitCode {
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Config => config::run(),
         Command::DecodeWorker => decode::work(),
-        Command::Trial(arguments) => decode::try_out(&arguments),
+        Command::Trial => decode::try_out(),
         Command::Manual(arguments) => manual::run(&arguments),
     };
     done.unwrap_or_else(|error| {

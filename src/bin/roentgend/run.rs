@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     // Open for as long as the daemon runs: a reload must not fail because the disk is full just then.
     let mut outbox = Mutex::new(outbox);
-    let mut parts = Parts::assemble(config, &arguments.config, set_aside.as_ref())?;
+    let mut parts = Parts::assemble(config, set_aside.as_ref())?;
     let setup = parts.setup();
     health.attend(&parts.config, parts.sink.side(), setup);
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());

@@ -15,6 +15,7 @@ mod child;
 mod wire;
 mod worker;
 
+pub(in crate::source) use wire::{is_sound, is_text};
 pub use worker::serve;
 
 use super::process::{self, Program};

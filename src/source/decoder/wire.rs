@@ -164,7 +164,7 @@ pub(super) fn refusal(refused: Refused) -> Option<Refusal> {
 }
 
 /// Whether an origin has the form that every origin has: it goes into reports as it is.
-fn is_sound(origin: &Origin) -> bool {
+pub(in crate::source) fn is_sound(origin: &Origin) -> bool {
     let is_hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_code =
         |text: &str| text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_ ".contains(&byte));
@@ -174,7 +174,8 @@ fn is_sound(origin: &Origin) -> bool {
         && [&origin.modality, &origin.view].into_iter().flatten().all(|text| is_code(text))
 }
 
-fn is_text(text: &str, longest: usize) -> bool {
+/// Whether a text may stand in a log or a report: not too long, and nothing in it that a terminal obeys.
+pub(in crate::source) fn is_text(text: &str, longest: usize) -> bool {
     text.len() <= longest && !text.chars().any(char::is_control)
 }
 

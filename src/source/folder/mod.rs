@@ -193,6 +193,13 @@ impl Folder {
         self
     }
 
+    /// Has suspects tried by another program from now on.
+    pub fn try_with(&mut self, program: Program) {
+        if let Some((_, trials)) = &mut self.suspects {
+            trials.try_with(program);
+        }
+    }
+
     /// What a file is called where its name must not stand.
     fn tag(&self, path: &Path) -> String {
         self.decoder.key().tag(path)

@@ -6,9 +6,12 @@ use crate::radiograph::{Refusal, RefusalCode};
 use crate::source::trouble::{Fate, fate};
 use crate::source::{Item, Outcome, SourceError};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
+
+/// For how long a file that cannot be copied out of the drop folder, the disk failing at it, is tried again.
+const BAD_SPOT: Duration = Duration::from_secs(600);
 
 /// A settled file that is to be moved.
 pub(super) struct Settling {
@@ -17,6 +20,8 @@ pub(super) struct Settling {
     received_at: SystemTime,
     /// Why it is refused; `None`: it is reported.
     refusal: Option<Refusal>,
+    /// Since when the disk fails, and nothing else, where it is moved.
+    failing_since: Option<Instant>,
 }
 
 impl Folder {
@@ -33,9 +38,15 @@ impl Folder {
                 log::warn!(ROENTGEN_REJECTED:% = code, ROENTGEN_FILE:% = tag; "{tag}: rejected: {refusal}");
                 Some(refusal)
             }
+            Outcome::Disbelieved => {
+                if let Some((_, trials)) = &mut self.suspects {
+                    trials.disbelieve();
+                }
+                return self.postpone(&path, identity);
+            }
             Outcome::Later => return self.postpone(&path, identity),
         };
-        self.unmoved.push(Settling { path, identity, received_at: item.received_at, refusal });
+        self.unmoved.push(Settling { path, identity, received_at: item.received_at, refusal, failing_since: None });
         if let Err(blocked) = self.move_the_unmoved() {
             self.close_intake(blocked);
         }
@@ -43,8 +54,8 @@ impl Folder {
 
     /// Moves what is settled and was not moved yet.
     pub(super) fn move_the_unmoved(&mut self) -> Result<(), Blocked> {
-        while let Some(settling) = self.unmoved.pop() {
-            if let Err(error) = self.finish(&settling) {
+        while let Some(mut settling) = self.unmoved.pop() {
+            if let Err(error) = self.finish(&mut settling) {
                 self.unmoved.push(settling);
                 return Err(error.to_string().into());
             }
@@ -57,8 +68,8 @@ impl Folder {
     }
 
     /// Moves one file, or finds that it need not or cannot be moved. An error passes: it is to be tried again.
-    fn finish(&mut self, settling: &Settling) -> Result<(), SourceError> {
-        let Settling { path, identity, .. } = settling;
+    fn finish(&mut self, settling: &mut Settling) -> Result<(), SourceError> {
+        let Settling { path, identity, .. } = &*settling;
         let tag = self.tag(path);
         match fs::symlink_metadata(path) {
             Ok(metadata) if Identity::of(&metadata) == *identity => {}
@@ -72,7 +83,10 @@ impl Folder {
                 log::warn!("{tag}: somebody removed it before it could be moved");
                 return Ok(());
             }
-            Err(error) => return Err(super::failed("cannot look at", &tag)(error)),
+            Err(error) => {
+                settling.failing_since = None;
+                return Err(super::failed("cannot look at", &tag)(error));
+            }
         }
         let error = match self.move_one(settling, &tag) {
             Ok(()) => return Ok(()),
@@ -86,7 +100,9 @@ impl Folder {
             self.arrivals.again(path);
             return Ok(());
         }
-        if fate(&error.error) != Fate::Lasting && !is_unreadable {
+        let lasts = fails_for_long(&mut settling.failing_since, &error.error, Instant::now());
+        let Settling { path, identity, .. } = &*settling;
+        if fate(&error.error) != Fate::Lasting && !is_unreadable && !lasts {
             return Err(error);
         }
         // Somebody removed `done/` or `rejected/`, or the drop folder's disk is gone.
@@ -98,7 +114,7 @@ impl Folder {
             moves::check_writable(folder)?;
         }
         // A sticky folder, an immutable file, a name that the other file system does not take, or one that cannot be read
-        // and so not be copied there either.
+        // (any more: a bad spot of the disk) and so not be copied there either.
         log::error!("{error}; it stays there and is not looked at again until it changes");
         self.arrivals.leave(path, *identity);
         Ok(())
@@ -116,5 +132,33 @@ impl Folder {
             }
             moved => moved,
         }
+    }
+}
+
+/// Whether the disk has failed at a file, and nothing else happened, for so long that it is a bad spot under this file.
+/// `since` is kept by the caller.
+fn fails_for_long(since: &mut Option<Instant>, error: &io::Error, now: Instant) -> bool {
+    if error.raw_os_error() != Some(libc::EIO) {
+        *since = None;
+        return false;
+    }
+    now.saturating_duration_since(*since.get_or_insert(now)) >= BAD_SPOT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_disk_that_fails_at_one_file_for_long_has_a_bad_spot() {
+        let (disk, share) = (libc::EIO, libc::ESTALE);
+        let start = Instant::now();
+        let mut since = None;
+        let mut lasts = |code, after| {
+            fails_for_long(&mut since, &io::Error::from_raw_os_error(code), start + Duration::from_secs(after))
+        };
+        assert!(!lasts(disk, 0) && !lasts(disk, 599) && lasts(disk, 600));
+        assert!(!lasts(share, 601), "it is away");
+        assert!(!lasts(disk, 602) && !lasts(disk, 1201) && lasts(disk, 1202));
     }
 }

@@ -4,15 +4,23 @@
 use super::identity::Identity;
 use crate::radiograph::{Refusal, RefusalCode};
 use crate::report::Report;
+use crate::source::decoder::{is_sound, is_text};
 use crate::source::process::{self, Program};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// The variable in which a trial finds the configuration that is in force, as TOML: the file on disk may be another.
+pub const CONFIG: &str = "ROENTGEN_TRIAL_CONFIG";
+
+/// Bytes that a text in a trial's answer may have: honest ones have a few hundred.
+const MAX_TEXT: usize = 2000;
 
 /// How long a trial may take beyond what decoding may: a process of its own loads the model first.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -95,6 +103,16 @@ impl Trials {
             not_before: None,
             trouble: None,
         }
+    }
+
+    /// The trials from now on are held by this program.
+    pub(super) fn try_with(&mut self, program: Program) {
+        self.program = program;
+    }
+
+    /// What the last trial reported is not what this box would say now.
+    pub(super) fn disbelieve(&mut self) {
+        self.pause("the trial of a suspect image reports by another model or configuration; it is held again");
     }
 
     /// A suspect waits for its trial from now on.
@@ -214,12 +232,26 @@ impl Drop for Trials {
     }
 }
 
-/// What the trial has printed.
+/// What the trial has printed; `None` where no honest one prints such a thing: it has read the most suspect file of all.
 fn read(answer: &mut File) -> Option<Answer> {
     let mut json = Vec::new();
     answer.rewind().ok()?;
     answer.take(MAX_ANSWER).read_to_end(&mut json).ok()?;
-    serde_json::from_slice(&json).ok()
+    serde_json::from_slice(&json).ok().filter(|answer| match answer {
+        Answer::Report(report) => {
+            is_sound(&report.origin) && serde_json::to_value(report).is_ok_and(|report| texts_are_sound(&report))
+        }
+        Answer::Error { message, .. } => is_text(message, MAX_TEXT),
+    })
+}
+
+fn texts_are_sound(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_text(text, MAX_TEXT),
+        Value::Array(values) => values.iter().all(texts_are_sound),
+        Value::Object(fields) => fields.values().all(texts_are_sound),
+        _ => true,
+    }
 }
 
 /// The refusal of a file that has killed as many trials as it takes.
@@ -229,4 +261,60 @@ pub(super) fn refusal() -> Refusal {
         "The program broke down whenever it judged this file. Nothing is known about the image: have it read by a \
          radiologist, and send the file to whoever maintains this box if that is allowed.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Clock, Decision, Finding, Label, ModelIdentity, NOTICE, Reason, ReasonCode, SCHEMA, Timing};
+    use std::io::Write;
+
+    fn report() -> Report {
+        let reason = Reason { code: ReasonCode::TooSmall, value: 1.0, limit: 2.0, message: "It is too small.".into() };
+        Report {
+            schema: SCHEMA.into(),
+            report_id: "a".repeat(32),
+            device: "box-1".into(),
+            sequence: 0,
+            received_at: "2026-01-01T00:00:00.000Z".into(),
+            clock: Clock::Synchronised,
+            origin: crate::radiograph::phantom::radiograph(1, 16).origin,
+            model: ModelIdentity { name: "m".into(), version: "1.0.0".into(), sha256: "b".repeat(64) },
+            backend: "native".into(),
+            findings: Label::ALL.map(|label| Finding { label, probability: 0.25 }),
+            decision: Decision::Abstained { reasons: vec![reason] },
+            evidence_map: None,
+            timing_ms: Timing::default(),
+            notice: NOTICE.into(),
+        }
+    }
+
+    fn is_believed(answer: &Answer) -> bool {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&serde_json::to_vec(answer).unwrap()).unwrap();
+        read(&mut file).is_some()
+    }
+
+    #[test]
+    fn what_no_honest_trial_says_is_nothing() {
+        let error = |message: &str| Answer::Error { code: RefusalCode::Damaged, message: message.into() };
+        assert!(is_believed(&error("It ends too early.")));
+        assert!(!is_believed(&error("\u{1b}[2J")));
+        assert!(is_believed(&Answer::Report(Box::new(report()))));
+        let spoiled: [fn(&mut Report); 4] = [
+            |report| report.origin.content_sha256 = "Doe^Jane".into(),
+            |report| report.origin.study = Some("1.2.3".into()),
+            |report| report.backend = "\n".into(),
+            |report| {
+                let reason =
+                    Reason { code: ReasonCode::TooSmall, value: 1.0, limit: 2.0, message: "a".repeat(MAX_TEXT + 1) };
+                report.decision = Decision::Abstained { reasons: vec![reason] };
+            },
+        ];
+        for (number, spoil) in spoiled.iter().enumerate() {
+            let mut report = report();
+            spoil(&mut report);
+            assert!(!is_believed(&Answer::Report(Box::new(report))), "{number}");
+        }
+    }
 }

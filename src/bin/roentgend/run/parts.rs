@@ -12,11 +12,10 @@ use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::decoder::Decoder;
-use roentgen::source::folder::Folder;
+use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
 use roentgen::status::Setup;
-use std::ffi::OsStr;
-use std::path::{Path, absolute};
+use std::path::absolute;
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -33,10 +32,10 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Makes them all, in the order in which their failure is cheapest to see.
-    pub(super) fn assemble(config: Config, path: &Path, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
+    pub(super) fn assemble(config: Config, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        let source = source(&config, path)?;
+        let source = source(&config)?;
         let broker_files = reload::stamps(&config)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -66,7 +65,7 @@ impl Parts {
 
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
-        let Change { config, model, assessor, source, broker, .. } = change;
+        let Change { config, model, assessor, source, trial, broker, .. } = change;
         let new_model = model.is_some();
         self.config = config;
         if let Some(model) = model {
@@ -78,6 +77,7 @@ impl Parts {
         if let Some(source) = source {
             self.source = source;
         }
+        self.source.try_with(trial);
         let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
         if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
@@ -96,15 +96,24 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
     Ok(Assessor::new(bundle, &config.device, config.report.clone())?)
 }
 
-/// The doors into the box. `path` is where the configuration stands.
-pub(super) fn source(config: &Config, path: &Path) -> anyhow::Result<Folder> {
+/// The doors into the box.
+pub(super) fn source(config: &Config) -> anyhow::Result<Folder> {
     let key = Key::load_or_create(&config.key())?;
-    let path = absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
     let decoder = Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key);
-    let trial = Program::this([OsStr::new("trial"), OsStr::new("--config"), path.as_os_str()]);
     Ok(Folder::open(&config.source.folder, decoder)?
         .with_reserve(&config.reserve, &config.state_dir)
-        .with_trials(trial, &config.state_dir))
+        .with_trials(trial(config)?, &config.state_dir))
+}
+
+/// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.
+pub(super) fn trial(config: &Config) -> anyhow::Result<Program> {
+    let mut config = config.clone();
+    for path in [&mut config.state_dir, &mut config.bundle] {
+        // It runs in another folder.
+        *path = absolute(&*path).with_context(|| format!("cannot resolve {}", path.display()))?;
+    }
+    let text = toml::to_string(&config).context("cannot write down the configuration")?;
+    Ok(Program::this(["trial"]).with_variable(CONFIG, text))
 }
 
 fn online(assessor: &Assessor, model: &Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {

@@ -12,6 +12,7 @@ use roentgen::config::Config;
 use roentgen::reload::{Outcome, Reload, Ticket, Wish};
 use roentgen::sink::mqtt::{MqttSink, Prepared};
 use roentgen::source::folder::Folder;
+use roentgen::source::process::Program;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -45,6 +46,8 @@ pub(super) struct Change {
     pub(super) model: Option<Active>,
     pub(super) assessor: Option<Assessor>,
     pub(super) source: Option<Folder>,
+    /// Who judges suspects by this configuration.
+    pub(super) trial: Program,
     /// The connection to the broker, where it is to be made anew: the files that it needs are read, and never again for it.
     pub(super) broker: Option<(Prepared, Stamps)>,
     /// What changes, in words.
@@ -125,7 +128,7 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
         None if touches(&["report"]) => Some(parts::assessor(&new, running.bundle)?),
         None => None,
     };
-    let source = if touches(&OF_SOURCE) { Some(parts::source(&new, running.path)?) } else { None };
+    let source = if touches(&OF_SOURCE) { Some(parts::source(&new)?) } else { None };
     if let Some(model) = &model {
         let manifest = model.bundle.manifest();
         changed.push(format!("now {} {}", manifest.name, manifest.version));
@@ -134,7 +137,8 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
         changed.push("files of the section [mqtt]".into());
     }
     let told = changed.join(", ");
-    let change = Change { ticket, config: new, model, assessor, source, broker, told };
+    let trial = parts::trial(&new)?;
+    let change = Change { ticket, config: new, model, assessor, source, trial, broker, told };
     Ok((!change.told.is_empty()).then_some(change))
 }
 

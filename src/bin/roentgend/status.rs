@@ -61,16 +61,19 @@ fn look(config: &Config) -> (bool, Option<Telemetry>, Health) {
         Err(error) => return (true, None, Health::from(vec![unreadable(&path, &error)])),
     };
     let mut problems = telemetry.health.problems.clone();
-    let age = telemetry.machine_uptime_s.zip(probe::uptime(&Roots::default())).map(|(then, now)| {
-        // Another machine's file, or one from before its last start, is as old as can be.
-        now.as_secs().checked_sub(then).unwrap_or(u64::MAX)
-    });
+    let age = age(&telemetry);
     if let Some(age) = age.filter(|age| *age > STALE.as_secs()) {
         let message = format!("roentgend runs and has said nothing of itself for {} min.", age / 60);
         let advice = "Its disk may be full, or it hangs: journalctl -u roentgend -e, systemctl restart roentgend";
         problems.push(Problem::failing("silent", message, advice));
     }
     (true, Some(telemetry), Health::from(problems))
+}
+
+/// How many seconds ago it was told. Another machine's, or one from before its last start, is as old as can be.
+fn age(telemetry: &Telemetry) -> Option<u64> {
+    let now = probe::uptime(&Roots::default())?.as_secs();
+    telemetry.machine_uptime_s.map(|then| now.checked_sub(then).unwrap_or(u64::MAX))
 }
 
 /// Whether a daemon holds the lock of this `state_dir`.
@@ -112,6 +115,9 @@ fn print(config: &Config, health: &Health, telemetry: Option<&Telemetry>) {
     }
     let Some(telemetry) = telemetry else { return };
     let line = |name: &str, text: String| say!("{name:<10}{text}");
+    if let Some(age) = age(telemetry).filter(|age| (1..=STALE.as_secs()).contains(age)) {
+        line("told", format!("{age} s ago"));
+    }
     if let Some(engine) = &telemetry.engine {
         let model = format!("{} {}", engine.model.name, engine.model.version);
         let threads = engine.threads;

@@ -237,7 +237,11 @@ fn the_outage_of_a_week() {
     stop(&mut daemon, &place);
     drop(broker);
     println!("queued: {reports} reports in {:.0} s, {bytes} bytes in the file", filled.as_secs_f64());
-    println!("drained: {} in {took:.2} s = {:.0} reports/s", total - at_start, (total - at_start) as f64 / took);
+    let rate = (total - at_start) as f64 / took;
+    println!("drained: {} in {took:.2} s = {rate:.0} reports/s", total - at_start);
     println!("peak RSS of the daemon: {idle} kB idle, {before} kB with the queue waiting, {peak} kB after the drain");
     assert_eq!(sequences(&received), (1..=total as u64).collect::<Vec<_>>(), "in order, each once");
+    // A bench, not part of the test command: these are what it is held to.
+    assert!(rate >= 500.0, "{rate:.0} reports/s");
+    assert!(peak <= idle + (32 << 10), "{peak} kB after {idle} kB: memory grows with what waits");
 }

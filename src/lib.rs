@@ -23,7 +23,8 @@
 //!    web           /metrics and /healthz
 //! 6  config        one TOML, each module's own section, unknown keys refused
 //!    status        what the box knows about itself: telemetry, health
-//! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
+//! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract), tflite; edgetpu, which has a TFLite delegate
+//!                  run the network in a child process, and the processor where that fails
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
 //!    source        trait Source; folder; decoder, which opens radiographs in a child process
 //!    outbox        the durable queue (SQLite)
@@ -38,6 +39,7 @@
 //! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom
 //!    tensor  report  pseudonym
 //! 0  plain_file    opening a named file without waiting for a pipe
+//!    process       child processes of this program: started, bounded, ended
 //!    workers       a pool of threads for tasks of microseconds
 //!    reload        the wish that the daemon read its configuration again
 //! ```
@@ -61,6 +63,7 @@ pub mod outbox;
 pub mod pipeline;
 pub mod plain_file;
 pub mod preprocess;
+pub mod process;
 pub mod pseudonym;
 pub mod quant;
 pub mod radiograph;

@@ -1,5 +1,6 @@
-//! The promise: `backend = "auto"` takes the engine, and tract where a layer is too large for it; `"native"` then says which
-//! layer, and why. Loads backends; runs none.
+//! The promise: `backend = "auto"` measures what there is, once for a bundle on a machine, and takes the fastest that is right;
+//! where nothing was measured it takes the engine, and tract where a layer is too large for it; `"native"` then says which
+//! layer, and why.
 #![cfg(feature = "onnx")]
 
 mod support;
@@ -10,7 +11,8 @@ use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::native::{Config, NativeClassifier};
 use roentgen::network::int8::{Conv, Layer, Network};
 use roentgen::quant::QuantParams;
-use support::tiny_bundle;
+use support::daemon::{Place, Received};
+use support::{output, roentgend, stdout, tiny_bundle, wait_for};
 
 /// 1024 × 1024 pixels of 256 channels: more bytes than the engine takes for one layer.
 fn wide() -> Network {
@@ -44,4 +46,67 @@ fn auto_takes_tract_where_the_engine_refuses_a_layer_by_its_name() {
     let refused = NativeClassifier::load(&bundle, &Config::default(), None).err().unwrap().to_string();
     assert!(refused.contains("wide") && refused.contains("bytes"), "{refused}");
     assert_eq!(Loaded::fastest(&bundle, &Config::default(), None).unwrap().name(), "onnx");
+}
+
+/// What `backends.json` says was measured of the tiny bundle.
+fn measured(place: &Place) -> Vec<String> {
+    let text = std::fs::read(place.path("state").join("backends.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let rows = json["entries"][0]["measured"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["largest_difference"] == 0), "{json}");
+    rows.iter().map(|row| row["backend"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_daemon_measures_the_backends_once_for_a_bundle_and_remembers() {
+    let Some(place) = Place::new() else { return };
+    let _broker = place.broker();
+    let file = place.path("state").join("backends.json");
+    let run = || {
+        let before = place.log().len();
+        let received = Received::subscribe(place.port, "backends");
+        let mut daemon = place.daemon();
+        wait_for("the daemon to run", || place.log()[before..].contains("takes images from"));
+        drop(received);
+        daemon.signal("TERM");
+        assert!(daemon.wait().success(), "{}", place.log());
+        place.log()[before..].to_owned()
+    };
+    let first = run();
+    assert!(first.contains("backends for tiny 0.0.1 (measured): native "), "{first}");
+    assert_eq!(measured(&place), ["native", "onnx"]);
+    let second = run();
+    assert!(second.contains("backends for tiny 0.0.1 (measured before): native "), "{second}");
+    std::fs::write(&file, "{").unwrap();
+    let third = run();
+    assert!(third.contains("the backends are measured again") && third.contains("(measured): native "), "{third}");
+    assert_eq!(measured(&place), ["native", "onnx"]);
+    // Doctor says it too.
+    let mut doctor = roentgend();
+    let said = stdout(&output(doctor.args(["doctor", "--config"]).arg(place.path("roentgend.toml"))));
+    assert!(said.contains("measured here: native ") && said.contains("; auto takes "), "{said}");
+}
+
+#[test]
+fn bench_prints_the_table_by_which_auto_chooses() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundle = tiny_bundle(folder.path());
+    let all = |more: &[&str]| {
+        let mut command = roentgend();
+        stdout(&output(command.args(["bench", "--all", "--bundle"]).arg(&bundle).args(more)))
+    };
+    let json: serde_json::Value = serde_json::from_str(&all(&["--json"])).unwrap();
+    let rows = json["backends"].as_array().unwrap();
+    let of = |name: &str| rows.iter().find(|row| row["backend"] == name).expect(name);
+    for name in ["native", "onnx"] {
+        let row = of(name);
+        assert_eq!(row["largest_difference"], 0, "{row}");
+        assert!(row["median_ms"].as_f64() > Some(0.0) && row["load_ms"].as_f64() > Some(0.0), "{row}");
+    }
+    let right = ["native", "onnx", "edgetpu"];
+    assert!(json["chosen"].as_str().is_some_and(|chosen| right.contains(&chosen)), "{json}");
+    let table = all(&[]);
+    for word in ["median ms", "native", "tract", "auto takes "] {
+        assert!(table.contains(word), "{word} is missing in:\n{table}");
+    }
 }

@@ -87,7 +87,7 @@ fn the_daemon_compiles_no_training_crate() {
 
 #[test]
 fn a_box_build_leaves_the_demo_broker_out() {
-    let edge = packages(&["--no-default-features", "--features", "onnx"]);
+    let edge = packages(&["--no-default-features", "--features", "box"]);
     assert!(edge.contains("tract-onnx") && edge.contains("rumqttc"), "the list looks wrong: {edge:?}");
     assert_eq!(training(&edge), Vec::<&String>::new());
     assert!(!edge.contains("rumqttd"), "the demo's broker is in the box build");
@@ -108,8 +108,8 @@ fn the_plain_build_needs_no_system_package() {
 
 /// What the packages ship, on either processor.
 const BOX: [[&str; 4]; 2] = [
-    ["--no-default-features", "--features=onnx", "--target", "x86_64-unknown-linux-gnu"],
-    ["--no-default-features", "--features=onnx", "--target", "aarch64-unknown-linux-gnu"],
+    ["--no-default-features", "--features=box", "--target", "x86_64-unknown-linux-gnu"],
+    ["--no-default-features", "--features=box", "--target", "aarch64-unknown-linux-gnu"],
 ];
 
 #[test]

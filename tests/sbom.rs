@@ -23,7 +23,7 @@ fn crates(target: &str) -> BTreeSet<(String, String)> {
         "tree",
         "--locked",
         "--no-default-features",
-        "--features=onnx",
+        "--features=box",
         "--prefix",
         "none",
         "--edges",

@@ -11,6 +11,7 @@
 //!   bundle.sig                a minisign signature over bundle.toml
 //!   model.onnx                the quantized network
 //!   model.tflite              the same integers for TFLite
+//!   model_edgetpu.tflite      what Coral's compiler made of that, if somebody had it do so
 //!   golden/00.image.u8        an input (rows × columns bytes)
 //!   golden/00.evidence.u8     the integers it must give: rows × columns × channels bytes, NHWC
 //!   golden/00.features.u8
@@ -50,6 +51,8 @@ pub const MANIFEST_FILE: &str = "bundle.toml";
 pub const MODEL_FILE: &str = "model.onnx";
 /// The file name of the same integers for TFLite, which a bundle may leave out.
 pub const TFLITE_FILE: &str = "model.tflite";
+/// The file name of what Coral's compiler made of that for the Edge TPU, which a bundle may leave out.
+pub const EDGETPU_FILE: &str = "model_edgetpu.tflite";
 /// The signature's file name. It is over the manifest, so that the manifest cannot list it.
 pub const SIGNATURE_FILE: &str = "bundle.sig";
 

@@ -1,12 +1,15 @@
 //! What the network says about one image, and the trait of everything that can run it.
 //! Not a judgement: [`crate::assess`] calibrates and gates.
 
+pub mod edgetpu;
 pub mod loaded;
 pub mod native;
 #[cfg(feature = "onnx")]
 pub mod onnx;
+#[cfg(feature = "tflite")]
+pub mod tflite;
 
-use crate::bundle::{BundleError, Manifest, Output};
+use crate::bundle::{BundleError, Fallback, Manifest, Output};
 use crate::kernels::reference;
 use crate::network::plan::PlanError;
 use crate::quant::QuantParams;
@@ -14,11 +17,34 @@ use crate::tensor::Tensor;
 
 /// Runs the bundle's network.
 pub trait Classifier {
-    /// The backend's name as it stands in reports: `native` or `onnx`, later `tflite`, `edgetpu`.
+    /// The name of the backend that made the last evidence, as it stands in reports: `native`, `onnx`, `tflite`, `edgetpu`
+    /// or `delegate`.
     fn name(&self) -> &str;
 
     /// Runs the network on one preprocessed image of shape 1 × 224 × 224 × 1.
     fn classify(&mut self, image: &Tensor<u8>) -> Result<Evidence, ClassifyError>;
+
+    /// Called every turn of the line, with an image or without: looks after what may have failed or come back. Returns at
+    /// once.
+    fn tend(&mut self) {}
+
+    /// What runs the network at present, where that can change by itself; `None` where it is what was loaded.
+    fn running(&mut self) -> Option<Running> {
+        None
+    }
+}
+
+/// What runs the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The backend's name.
+    pub backend: String,
+    /// Whose kernels.
+    pub kernel: String,
+    /// In how many threads.
+    pub threads: usize,
+    /// Set where that is not the backend that should run it.
+    pub fallback: Option<Fallback>,
 }
 
 /// Why a classifier could not be made or could not run.

@@ -6,7 +6,7 @@ pub use health::{Telemetry, Updates, Web};
 
 use crate::assess;
 use crate::bundle;
-use crate::classifier::native;
+use crate::classifier::{edgetpu, native};
 use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
@@ -35,6 +35,8 @@ pub struct Config {
     pub backend: Backend,
     /// How the native backend runs it.
     pub engine: native::Config,
+    /// Which accelerator the edgetpu backend drives.
+    pub accelerator: edgetpu::Config,
     /// Where outbox, key and installed bundles are kept.
     pub state_dir: PathBuf,
     /// Whose bundles are installed and run.
@@ -68,6 +70,7 @@ impl Default for Config {
             bundle: "/usr/share/roentgen/models/cxr-vgg16".into(),
             backend: Backend::Auto,
             engine: native::Config::default(),
+            accelerator: edgetpu::Config::default(),
             state_dir: "/var/lib/roentgen".into(),
             bundles: bundle::Config::default(),
             source: SourceConfig::default(),
@@ -118,15 +121,37 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Those that are something and not a choice, in the order in which they are taken where they are equally fast.
+    pub const ALL: [Self; 4] = [Self::Native, Self::Tflite, Self::Edgetpu, Self::Onnx];
+
     /// What can be written in this build, for messages.
-    pub const BUILT: &str = if cfg!(feature = "onnx") { "auto, native or onnx" } else { "auto or native" };
+    pub fn built() -> String {
+        let names = [Self::Auto].iter().chain(&Self::ALL).filter(|backend| backend.is_built()).map(|one| one.name());
+        let names: Vec<_> = names.collect();
+        match names.split_last() {
+            Some((last, others)) => format!("{} or {last}", others.join(", ")),
+            None => String::new(),
+        }
+    }
+
+    /// Its name, as it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Onnx => "onnx",
+            Self::Tflite => "tflite",
+            Self::Edgetpu => "edgetpu",
+        }
+    }
 
     /// Whether this build can run it.
     pub fn is_built(self) -> bool {
         match self {
-            Backend::Auto | Backend::Native => true,
-            Backend::Onnx => cfg!(feature = "onnx"),
-            Backend::Tflite | Backend::Edgetpu => false,
+            Self::Auto | Self::Native => true,
+            Self::Onnx => cfg!(feature = "onnx"),
+            Self::Tflite => cfg!(feature = "tflite"),
+            Self::Edgetpu => cfg!(feature = "edgetpu"),
         }
     }
 }
@@ -135,15 +160,10 @@ impl std::str::FromStr for Backend {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let backend = match name {
-            "auto" => Backend::Auto,
-            "native" => Backend::Native,
-            "onnx" => Backend::Onnx,
-            "tflite" => Backend::Tflite,
-            "edgetpu" => Backend::Edgetpu,
-            _ => return Err(format!("there is no such backend: write {}", Backend::BUILT)),
-        };
-        if backend.is_built() { Ok(backend) } else { Err(format!("it is not in this build: write {}", Backend::BUILT)) }
+        let all = [Self::Auto].into_iter().chain(Self::ALL);
+        let backend = all.into_iter().find(|backend| backend.name() == name);
+        let backend = backend.ok_or_else(|| format!("there is no such backend: write {}", Self::built()))?;
+        if backend.is_built() { Ok(backend) } else { Err(format!("it is not in this build: write {}", Self::built())) }
     }
 }
 
@@ -207,11 +227,12 @@ impl Config {
         self.limits.validate()?;
         self.bundles.validate()?;
         self.engine.validate()?;
+        self.accelerator.validate()?;
         self.telemetry.validate()?;
         self.web.address()?;
         if !self.backend.is_built() {
-            let name = format!("{:?}", self.backend).to_lowercase();
-            return Err(format!("backend = {name:?}: it is not in this build; write {}", Backend::BUILT));
+            let name = self.backend.name();
+            return Err(format!("backend = {name:?}: it is not in this build; write {}", Backend::built()));
         }
         Ok(())
     }
@@ -333,7 +354,9 @@ mod tests {
             assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
         }
-        assert!(error("backend = \"tflite\"").contains("not in this build"));
+        for backend in Backend::ALL.into_iter().filter(|backend| !backend.is_built()) {
+            assert!(error(&format!("backend = {:?}", backend.name())).contains("not in this build"));
+        }
         assert!(error("backend = \"gpu\"").contains("line 1"));
     }
 
@@ -354,6 +377,9 @@ mod tests {
             ("[engine]\nkernel = \"mmx\"", "engine.kernel"),
             ("[engine]\nmemory = \"huge\"", "memory"),
             ("[engine]\nmemroy = \"small\"", "memroy"),
+            ("[accelerator]\ndelegate = \"a/b.so\"", "accelerator.delegate"),
+            ("[accelerator]\ntimeout_ms = 1", "accelerator.timeout_ms"),
+            ("[accelerator]\nretry_seconds = 0", "accelerator.retry_seconds"),
             ("[bundles]\ntrusted_keys = []", "bundles.trusted_keys"),
             ("[telemetry]\ninterval_s = 1", "telemetry.interval_s"),
             ("[commands]\nallow = [\"reboot\"]", "reboot"),

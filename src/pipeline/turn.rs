@@ -139,8 +139,12 @@ impl<'a> Way<'a> {
         Ok(matches!(enqueued, Enqueued::Queued(_)))
     }
 
-    /// Tells the status how it stands with the source.
+    /// Tells the status how it stands with the source, and with what judges.
     fn tell(&mut self) {
+        self.classifier.tend();
+        if let Some(running) = self.classifier.running() {
+            self.status.runs(running);
+        }
         let Condition { intake, waiting, decoder_restarts } = self.source.condition();
         self.status.intake(match &self.trouble {
             Some(trouble) => Intake::Closed { reason: trouble.clone() },

@@ -2,9 +2,10 @@
 
 pub mod decoder;
 pub mod folder;
-pub mod process;
 pub mod reserve;
 mod trouble;
+
+pub use crate::process;
 
 use crate::radiograph::{Radiograph, Refusal};
 use crate::report::Report;

@@ -147,6 +147,12 @@ fn model(state: &State, problems: &mut Vec<Problem>) {
         let advice = "Install a good bundle, or go back for good with `roentgend bundle rollback`.";
         problems.push(Problem::warning("bundle_fallback", message, advice));
     }
+    if let Some(fallback) = state.setup.as_ref().and_then(|setup| setup.backend_fallback.as_ref()) {
+        let message = format!("The backend {} does not judge, another one does: {}", fallback.wanted, fallback.reason);
+        let advice = "See that the accelerator is plugged in and its driver installed; it is tried again by itself. To do \
+                      without it write backend = \"native\".";
+        problems.push(Problem::warning("backend_fallback", message, advice));
+    }
     if let Some(reason) = state.reload.as_ref().and_then(|reload| reload.refused.as_ref()) {
         let message = format!("The new configuration was refused, the old one goes on: {reason}");
         let advice = "Correct it (`roentgend doctor --config FILE`) and reload: systemctl reload roentgend";
@@ -169,6 +175,7 @@ pub(super) fn spoken(span: Duration) -> String {
 mod tests {
     use super::*;
     use crate::bundle::Fallback;
+    use crate::classifier::Running;
     use crate::report::ModelIdentity;
     use crate::status::{Broker, Intake, QueueDepth, Setup, Status};
 
@@ -180,6 +187,7 @@ mod tests {
             backend: "native".into(),
             kernel: "portable".into(),
             threads: 1,
+            backend_fallback: None,
             state_dir: "/".into(),
             incoming: "/".into(),
         }
@@ -228,6 +236,28 @@ mod tests {
         assert_eq!(codes(&status, 100), (true, vec![]));
         status.queue(QueueDepth::default());
         assert_eq!(codes(&status, 9000), (true, vec![]));
+    }
+
+    #[test]
+    fn a_backend_that_does_not_judge_is_warned_of_until_it_does() {
+        let status = Status::default();
+        let running = |fallback: Option<&str>| Running {
+            backend: "native".into(),
+            kernel: "portable".into(),
+            threads: 1,
+            fallback: fallback.map(|reason| Fallback { wanted: "edgetpu".into(), reason: reason.into() }),
+        };
+        status.runs(running(Some("nothing runs yet")));
+        status.running(setup());
+        let before = status.urgent();
+        status.runs(running(None));
+        assert_eq!(status.urgent(), before, "it is what was set up");
+        status.runs(running(Some("unplugged")));
+        assert_eq!((status.urgent(), codes(&status, 0)), (before + 1, (true, vec!["backend_fallback".into()])));
+        status.runs(running(Some("unplugged")));
+        assert_eq!(status.urgent(), before + 1);
+        status.runs(running(None));
+        assert_eq!(codes(&status, 0), (true, vec![]));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub use probe::Roots;
 pub use state::{Broker, QueueDepth, Reload, Setup, Update};
 pub use telemetry::{SCHEMA, Telemetry};
 
+use crate::classifier::Running;
 use crate::radiograph::RefusalCode;
 use crate::report::Report;
 use state::State;
@@ -138,6 +139,19 @@ impl Status {
         state.last_turn = None;
         state.setup = Some(setup);
         state.urgent += 1;
+    }
+
+    /// What runs the network now, where that changes by itself. Only a change counts, so that it may be told every turn.
+    pub fn runs(&self, running: Running) {
+        let mut state = self.lock();
+        let Some(setup) = &mut state.setup else { return };
+        let Running { backend, kernel, threads, fallback } = running;
+        let news = setup.backend != backend || setup.backend_fallback != fallback;
+        if news || setup.kernel != kernel {
+            (setup.backend, setup.kernel, setup.threads) = (backend, kernel, threads);
+            setup.backend_fallback = fallback;
+            state.urgent += 1;
+        }
     }
 
     /// How the connection to the broker stands.

@@ -32,6 +32,8 @@ pub struct Setup {
     pub kernel: String,
     /// In how many threads.
     pub threads: usize,
+    /// Set where that is not the backend that should run it.
+    pub backend_fallback: Option<Fallback>,
     /// Where the box keeps its state: its disk is looked at.
     pub state_dir: PathBuf,
     /// The drop folder: its disk is looked at too.

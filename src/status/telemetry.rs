@@ -79,6 +79,9 @@ pub struct EngineSaid {
     pub bundle_fallback: Option<Fallback>,
     /// What runs it.
     pub backend: String,
+    /// Set where that is not the backend that should run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_fallback: Option<Fallback>,
     /// Whose kernels.
     pub kernel: String,
     /// In how many threads.
@@ -189,6 +192,7 @@ impl Telemetry {
                 model: setup.model.clone(),
                 bundle_fallback: setup.fallback.clone(),
                 backend: setup.backend.clone(),
+                backend_fallback: setup.backend_fallback.clone(),
                 kernel: setup.kernel.clone(),
                 threads: setup.threads,
             }),

@@ -87,6 +87,8 @@ fn identity(text: &mut Text, telemetry: &Telemetry) {
         text.single("engine_threads", "gauge", "In how many threads the model runs.", engine.threads as f64);
         let help = "Whether the box runs another model than the one that it should.";
         text.single("bundle_fallback", "gauge", help, flag(engine.bundle_fallback.is_some()));
+        let help = "Whether another backend judges than the one that should.";
+        text.single("backend_fallback", "gauge", help, flag(engine.backend_fallback.is_some()));
     }
     let synchronised = telemetry.clock == crate::report::Clock::Synchronised;
     text.single("clock_synchronised", "gauge", "Whether systemd-timesyncd has set the clock.", flag(synchronised));

@@ -1,12 +1,18 @@
-//! `roentgen-host pack --sign`: signs a bundle with a minisign key. Not the bundle's contents, which stay as they are.
+//! `roentgen-host pack --sign`: signs a bundle with a minisign key, and adds the Edge TPU's form of the model where there is
+//! one. Not the rest of the bundle's contents, which stay as they are.
 
+use crate::read;
 use anyhow::{Context, Result, ensure};
 use ct_codecs::{Base64, Decoder};
 use minisign::{PublicKey, SecretKey, SecretKeyBox};
-use roentgen::bundle::{self, Bundle, add_signature, folder_name};
+use roentgen::bundle::{self, Bundle, BundleWriter, add_signature, folder_name};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+/// What a TFLite file has from its fifth byte on, and the name of the operator that stands for what runs on the chip.
+const TFLITE: &[u8; 4] = b"TFL3";
+const CUSTOM_OPERATOR: &[u8] = b"edgetpu-custom-op";
 
 /// What `pack` is told.
 #[derive(Debug, clap::Args)]
@@ -20,13 +26,39 @@ pub(crate) struct Args {
     /// Where the signed bundle is written; in place by default
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// What edgetpu_compiler made of the bundle's model.tflite: it becomes the bundle's model_edgetpu.tflite
+    #[arg(long, value_name = "FILE", requires = "version")]
+    edgetpu: Option<PathBuf>,
+    /// The bundle's new version, since its content is another one
+    #[arg(long, value_name = "VERSION", requires = "edgetpu")]
+    version: Option<String>,
 }
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
     let key = SigningKey::load(&args.sign)?;
-    key.sign(&bundle, args.out.as_deref().unwrap_or(&args.bundle))
+    let out = args.out.as_deref().unwrap_or(&args.bundle);
+    match (&args.edgetpu, &args.version) {
+        (Some(model), Some(version)) => key.sign(&with_edgetpu(&bundle, model, version, out)?, out),
+        _ => key.sign(&bundle, out),
+    }
+}
+
+/// Writes the bundle with the Edge TPU's form of its model as `to`. Whether that computes the same is seen on the box, which
+/// runs the golden vectors on the device itself.
+fn with_edgetpu(bundle: &Bundle, model: &Path, version: &str, to: &Path) -> Result<Bundle> {
+    let bytes = read(model)?;
+    let is_tflite = bytes.get(4..8) == Some(&TFLITE[..]);
+    let is_compiled = bytes.windows(CUSTOM_OPERATOR.len()).any(|text| text == CUSTOM_OPERATOR);
+    ensure!(
+        is_tflite && is_compiled,
+        "{} is not what edgetpu_compiler makes: give it the bundle's model.tflite, and here the file that it writes",
+        model.display()
+    );
+    let line = format!("edgetpu_compiler, SHA-256 {}", bundle::sha256_hex(&bytes));
+    let provenance = [(bundle::EDGETPU_FILE.to_owned(), line)].into();
+    Ok(BundleWriter::of(bundle)?.versioned(version, provenance).file(bundle::EDGETPU_FILE, bytes).write(to)?)
 }
 
 /// A secret key that can sign.

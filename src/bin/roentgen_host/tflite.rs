@@ -35,37 +35,26 @@ const SCHEMA_VERSION: u32 = 3;
 const OPERATORS: [(BuiltinOperator, i32); 2] = [(BuiltinOperator::CONV_2D, 3), (BuiltinOperator::MAX_POOL_2D, 2)];
 const CONV_2D: u32 = 0;
 const MAX_POOL_2D: u32 = 1;
+#[cfg(test)]
+const CUSTOM: u32 = 2;
 
 /// Writes the network, which should have passed [`Network::check`], as a TFLite file.
 pub(crate) fn write(network: &Network) -> Vec<u8> {
     let mut graph = Graph::default();
-    let map = network.map_size();
-    let mut size = network.input_size;
-    let image = graph.activation("image", [size, size, 1], network.input());
-    let (mut reads, mut channels, mut params) = (image, 1, network.input());
-    let mut pools = 0;
-    for (index, layer) in network.trunk.iter().enumerate() {
-        let last = index + 1 == network.trunk.len();
-        let named = |name: &str| if last { "features".to_owned() } else { name.to_owned() };
-        match layer {
-            Layer::Conv(conv) => {
-                (channels, params) = (conv.out_channels, conv.output);
-                let writes = graph.activation(&named(&conv.name), [size, size, channels], params);
-                graph.conv(conv, reads, writes);
-                reads = writes;
-            }
-            Layer::MaxPool2 => {
-                pools += 1;
-                size /= 2;
-                let writes = graph.activation(&named(&format!("pool{pools}")), [size, size, channels], params);
-                graph.max_pool(reads, writes);
-                reads = writes;
-            }
-        }
-    }
-    let evidence = graph.activation("evidence", [map, map, network.head.out_channels], network.head.output);
-    graph.conv(&network.head, reads, evidence);
-    graph.finish(image, evidence, reads)
+    let image = graph.image(network);
+    graph.network(network, image, image)
+}
+
+/// The same behind an operator of somebody's own, by this name, that hands the image on: of the kind that Coral's compiler
+/// makes, for tests of what runs such models.
+#[cfg(test)]
+pub(crate) fn write_behind(network: &Network, operator: &str) -> Vec<u8> {
+    let mut graph = Graph { custom: Some(operator.to_owned()), ..Graph::default() };
+    let image = graph.image(network);
+    let size = network.input_size;
+    let handed_on = graph.activation("handed_on", [size, size, 1], network.input());
+    graph.operator(CUSTOM, &[image], handed_on, None);
+    graph.network(network, image, handed_on)
 }
 
 /// The index of a tensor in the graph.
@@ -78,17 +67,54 @@ struct Graph<'a> {
     buffers: Vec<WIPOffset<Buffer<'a>>>,
     tensors: Vec<WIPOffset<Tensor<'a>>>,
     operators: Vec<WIPOffset<Operator<'a>>>,
+    /// The name of an operator that is none of TFLite's.
+    custom: Option<String>,
 }
 
 impl Default for Graph<'_> {
     fn default() -> Self {
         let mut builder = FlatBufferBuilder::new();
         let buffers = vec![Buffer::create(&mut builder, &BufferArgs::default())];
-        Self { builder, buffers, tensors: Vec::new(), operators: Vec::new() }
+        Self { builder, buffers, tensors: Vec::new(), operators: Vec::new(), custom: None }
     }
 }
 
 impl<'a> Graph<'a> {
+    /// Adds the tensor of the image.
+    fn image(&mut self, network: &Network) -> Index {
+        let size = network.input_size;
+        self.activation("image", [size, size, 1], network.input())
+    }
+
+    /// Adds the whole network, which reads the tensor `reads`, and finishes the file, whose input is `image`.
+    fn network(mut self, network: &Network, image: Index, mut reads: Index) -> Vec<u8> {
+        let (map, mut size) = (network.map_size(), network.input_size);
+        let (mut channels, mut params) = (1, network.input());
+        let mut pools = 0;
+        for (index, layer) in network.trunk.iter().enumerate() {
+            let last = index + 1 == network.trunk.len();
+            let named = |name: &str| if last { "features".to_owned() } else { name.to_owned() };
+            match layer {
+                Layer::Conv(conv) => {
+                    (channels, params) = (conv.out_channels, conv.output);
+                    let writes = self.activation(&named(&conv.name), [size, size, channels], params);
+                    self.conv(conv, reads, writes);
+                    reads = writes;
+                }
+                Layer::MaxPool2 => {
+                    pools += 1;
+                    size /= 2;
+                    let writes = self.activation(&named(&format!("pool{pools}")), [size, size, channels], params);
+                    self.max_pool(reads, writes);
+                    reads = writes;
+                }
+            }
+        }
+        let evidence = self.activation("evidence", [map, map, network.head.out_channels], network.head.output);
+        self.conv(&network.head, reads, evidence);
+        self.finish(image, evidence, reads)
+    }
+
     /// Adds a tensor of activations; `extents` are rows, columns, channels.
     fn activation(&mut self, name: &str, extents: [usize; 3], params: QuantParams) -> Index {
         let shape: Vec<usize> = std::iter::once(1).chain(extents).collect();
@@ -150,7 +176,7 @@ impl<'a> Graph<'a> {
             dilation_h_factor: 1,
         };
         let options = Conv2DOptions::create(&mut self.builder, &options).as_union_value();
-        self.operator(CONV_2D, &[reads, weights, bias], writes, (BuiltinOptions::Conv2DOptions, options));
+        self.operator(CONV_2D, &[reads, weights, bias], writes, Some((BuiltinOptions::Conv2DOptions, options)));
     }
 
     fn max_pool(&mut self, reads: Index, writes: Index) {
@@ -163,7 +189,7 @@ impl<'a> Graph<'a> {
             fused_activation_function: ActivationFunctionType::NONE,
         };
         let options = Pool2DOptions::create(&mut self.builder, &options).as_union_value();
-        self.operator(MAX_POOL_2D, &[reads], writes, (BuiltinOptions::Pool2DOptions, options));
+        self.operator(MAX_POOL_2D, &[reads], writes, Some((BuiltinOptions::Pool2DOptions, options)));
     }
 
     fn operator(
@@ -171,11 +197,12 @@ impl<'a> Graph<'a> {
         opcode_index: u32,
         reads: &[Index],
         writes: Index,
-        (builtin_options_type, options): (BuiltinOptions, WIPOffset<UnionWIPOffset>),
+        options: Option<(BuiltinOptions, WIPOffset<UnionWIPOffset>)>,
     ) {
         let inputs = Some(self.builder.create_vector(reads));
         let outputs = Some(self.builder.create_vector(&[writes]));
-        let builtin_options = Some(options);
+        let builtin_options_type = options.map_or(BuiltinOptions::NONE, |(kind, _)| kind);
+        let builtin_options = options.map(|(_, options)| options);
         let args =
             OperatorArgs { opcode_index, inputs, outputs, builtin_options_type, builtin_options, ..Default::default() };
         self.operators.push(Operator::create(&mut self.builder, &args));
@@ -193,14 +220,19 @@ impl<'a> Graph<'a> {
             name: Some(builder.create_string("roentgen")),
         };
         let graph = SubGraph::create(builder, &args);
-        let codes = OPERATORS.map(|(builtin_code, version)| {
-            // The older field of the same meaning, which readers of before 2020 look at; both codes fit it.
+        let own = self.custom.iter().map(|_| (BuiltinOperator::CUSTOM, 1));
+        let operators: Vec<_> = OPERATORS.into_iter().chain(own).collect();
+        let code = |(builtin_code, version): (BuiltinOperator, i32)| {
+            // The older field of the same meaning, which readers of before 2020 look at; all codes fit it.
             let deprecated_builtin_code = builtin_code.0 as i8;
+            let name = self.custom.as_deref().filter(|_| builtin_code == BuiltinOperator::CUSTOM);
+            let custom_code = name.map(|name| builder.create_string(name));
             OperatorCode::create(
                 builder,
-                &OperatorCodeArgs { deprecated_builtin_code, version, builtin_code, ..Default::default() },
+                &OperatorCodeArgs { deprecated_builtin_code, version, builtin_code, custom_code },
             )
-        });
+        };
+        let codes: Vec<_> = operators.into_iter().map(code).collect();
         let args = ModelArgs {
             version: SCHEMA_VERSION,
             operator_codes: Some(builder.create_vector(&codes)),
@@ -245,4 +277,38 @@ fn whole_blocks(file: &[u8]) -> Vec<u8> {
     out.extend(std::iter::repeat_n(0, gap));
     out.extend(rest);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_of_somebodys_own_stands_before_the_network() {
+        let params = QuantParams { scale: 0.5, zero_point: 0 };
+        let conv = |in_channels: usize, out_channels: usize| Conv {
+            name: "conv".into(),
+            in_channels,
+            out_channels,
+            kernel: 1,
+            weights: vec![1; in_channels * out_channels],
+            weight_scales: vec![0.5; out_channels],
+            bias: vec![0; out_channels],
+            input: params,
+            output: params,
+        };
+        let network = Network { input_size: 32, trunk: vec![Layer::Conv(conv(1, 2))], head: conv(2, 4) };
+        let file = write_behind(&network, "own-op");
+        let model = tract_tflite::tflite::root_as_model(&file).unwrap();
+        let codes = model.operator_codes().unwrap();
+        assert_eq!(codes.get(CUSTOM as usize).custom_code(), Some("own-op"));
+        let graph = model.subgraphs().unwrap().get(0);
+        let operators = graph.operators().unwrap();
+        assert_eq!((operators.len(), operators.get(0).opcode_index()), (3, CUSTOM));
+        assert_eq!(operators.get(0).inputs().unwrap().get(0), graph.inputs().unwrap().get(0));
+        assert_eq!(operators.get(1).inputs().unwrap().get(0), operators.get(0).outputs().unwrap().get(0));
+        let plain = write(&network);
+        let plain = tract_tflite::tflite::root_as_model(&plain).unwrap();
+        assert_eq!(plain.operator_codes().unwrap().len(), 2);
+    }
 }

@@ -1,15 +1,15 @@
 //! `roentgend bench`: how long one inference takes, how long the first result takes, how much memory it costs. Measures
 //! the backend alone: decoding and preprocessing are not in the times of a run.
 
+mod all;
 mod plan;
 
 use crate::model::{self, Choice};
-use anyhow::Context;
-use roentgen::bundle;
+use anyhow::{Context, bail};
 use roentgen::classifier::Classifier;
 use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::native;
-use roentgen::config::Backend;
+use roentgen::config::{Backend, Config};
 use roentgen::network::plan::Memory;
 use roentgen::preprocess::preprocess;
 use roentgen::radiograph::phantom;
@@ -24,12 +24,20 @@ pub(crate) struct Arguments {
     /// The model bundle, signed or not; where absent, the one of this checkout or system if Roentgen's own key signed it.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// What runs the model: auto, native or onnx.
+    /// What runs the model: auto, native, onnx, tflite or edgetpu, as far as this build has them.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     backend: Backend,
     /// Threads of the backend, 0 for one a processor; the result says how many it really used.
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+    /// Measures every backend of this build in a process of its own, with the golden vectors, and prints the table by which
+    /// backend = "auto" chooses. --json: one line, {"bundle", "backends": [{"backend", "median_ms", …} or {"backend",
+    /// "failed"}], "chosen"}.
+    #[arg(long, conflicts_with_all = ["backend", "direct_only", "cache", "runs", "plan"])]
+    all: bool,
+    /// Take [accelerator] and [bundles] from this configuration of the daemon.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Of the native backend: whose kernels, `auto` or the name of an instruction set.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     kernel: String,
@@ -67,8 +75,16 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
         direct_only: arguments.direct_only,
         cache: true,
     };
-    let choice = Choice { backend: arguments.backend, engine: &engine, cache: arguments.cache.clone() };
-    let (_, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), choice)?;
+    let mut config = arguments.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load)?;
+    (config.backend, config.engine) = (arguments.backend, engine);
+    if arguments.all {
+        return all::run(arguments, &config);
+    }
+    let choice = Choice { cache: arguments.cache.clone(), ..Choice::plain(&config) };
+    let (_, mut classifier) = model::load(arguments.bundle.as_deref(), &config.bundles, choice)?;
+    if let Some(fallback) = classifier.running().and_then(|running| running.fallback) {
+        bail!("backend {} does not work here: {}", fallback.wanted, fallback.reason);
+    }
     let threads = classifier.threads();
     if arguments.threads != 0 && arguments.threads != threads {
         log::warn!("backend {} runs in {threads} thread: --threads changes nothing", classifier.name());
@@ -107,8 +123,8 @@ pub(crate) fn run(arguments: &Arguments, started: Instant) -> anyhow::Result<Exi
     if arguments.plan {
         match &mut classifier {
             Loaded::Native(native) => plan::print(native.engine(), image.data(), arguments.runs)?,
-            #[cfg(feature = "onnx")]
-            Loaded::Onnx(_) => log::warn!("backend onnx has no plan to show"),
+            #[allow(unreachable_patterns, reason = "not every build has others")]
+            _ => log::warn!("backend {name} has no plan to show"),
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -125,17 +141,17 @@ fn memory(word: &str) -> Result<Memory, String> {
 }
 
 /// The middle of sorted times (at least one); of an even number the mean of the middle two.
-fn median(sorted: &[Duration]) -> Duration {
+pub(crate) fn median(sorted: &[Duration]) -> Duration {
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2 }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 
 /// The largest resident set so far: VmHWM, which the kernel gives in units of 1024 bytes.
-fn peak_rss_bytes() -> anyhow::Result<u64> {
+pub(crate) fn peak_rss_bytes() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in /proc/self/status")?;
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().context("VmHWM is no number")?;

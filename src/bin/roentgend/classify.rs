@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// one of this checkout or system if Roentgen's own key signed it.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// What runs the model: auto, native or onnx.
+    /// What runs the model: auto, native, onnx, tflite or edgetpu, as far as this build has them.
     #[arg(long, value_name = "NAME")]
     backend: Option<Backend>,
     /// Take limits, device name and the pseudonyms' key from the daemon's configuration. Without it, or before the
@@ -59,10 +59,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (bundle, mut classifier) = match (&arguments.config, &arguments.bundle) {
         // The daemon's own choice of bundle.
         (Some(_), None) => {
-            let active = model::load_active(&config, &Choice::of(&config), || ())?;
+            let active = model::load_active(&config, &Choice::with_accelerator(&config), || ())?;
             (active.bundle, active.classifier)
         }
-        (_, asked) => model::load(asked.as_deref(), &config.bundles, Choice::of(&config))?,
+        (_, asked) => model::load(asked.as_deref(), &config.bundles, Choice::with_accelerator(&config))?,
     };
     let assessor = Assessor::new(&bundle, &config.device, config.report.clone())?;
     let pictures = arguments.heatmap.as_deref().map(Pictures::into_folder).transpose()?;

@@ -1,5 +1,5 @@
-//! What the daemon starts for itself: `roentgend decode-worker`, which decodes, and `roentgend trial`, which judges one file
-//! over which the daemon may have crashed. Not for people.
+//! What the daemon starts for itself: `roentgend decode-worker`, which decodes, `roentgend accelerator-worker`, which has an
+//! accelerator, and `roentgend trial`, which judges one file over which the daemon may have crashed. Not for people.
 
 use crate::model::{self, Choice};
 use anyhow::Context;
@@ -22,6 +22,14 @@ use std::time::Instant;
 pub(crate) fn work() -> anyhow::Result<ExitCode> {
     process::subordinate()?;
     decoder::serve(radiograph::open_bytes)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs an accelerator until the daemon closes the connection.
+#[cfg(feature = "edgetpu")]
+pub(crate) fn accelerate() -> anyhow::Result<ExitCode> {
+    process::subordinate()?;
+    roentgen::classifier::edgetpu::serve()?;
     Ok(ExitCode::SUCCESS)
 }
 

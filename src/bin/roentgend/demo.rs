@@ -9,8 +9,7 @@ use broker::Subscriber;
 use roentgen::assess::{self, Assessor};
 use roentgen::bundle::{self, sha256_hex};
 use roentgen::classifier::Classifier;
-use roentgen::classifier::native;
-use roentgen::config::Backend;
+use roentgen::config::Config;
 use roentgen::outbox::{self, Outbox};
 use roentgen::pipeline::{self, Line};
 use roentgen::plain_file;
@@ -58,7 +57,8 @@ pub(crate) struct Arguments {
 /// Runs until Ctrl-C, or until the first images are through.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
-    let choice = Choice { backend: Backend::Auto, engine: &native::Config::default(), cache: None };
+    let plain = Config::default();
+    let choice = Choice::plain(&plain);
     let (bundle, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), choice)?;
     let root = tempfile::Builder::new().prefix("roentgen-demo-").tempdir().context("cannot make a temporary folder")?;
     let port = broker::start(arguments.mqtt_port)?;

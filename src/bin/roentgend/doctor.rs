@@ -1,9 +1,10 @@
 //! `roentgend doctor`: one line a check, with what to do. Changes nothing: it makes no folder, key or database.
 
+use crate::backends;
 use crate::logging;
 use crate::model::{self, Active, Choice};
 use roentgen::bundle::{Fallback, SelfTest, Signer};
-use roentgen::config::Config;
+use roentgen::config::{Backend, Config};
 use roentgen::outbox;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt;
@@ -60,10 +61,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     checks.line("user", user(), 1);
     checks.line("configuration", Finding::Ok(arguments.config.display().to_string()), crate::BAD_CONFIGURATION);
     checks.line("bundle", bundle(&config), crate::BAD_CONFIGURATION);
-    let kernels: Vec<&str> = roentgen::kernels::available().map(|kernels| kernels.name).collect();
-    let (with, without) = if cfg!(feature = "onnx") { (", onnx (tract)", "") } else { ("", "onnx, ") };
-    let backends = format!("native ({}){with}; not in this build: {without}tflite, edgetpu", kernels.join(", "));
-    checks.line("backends", Finding::Ok(backends), 1);
+    checks.line("backends", Finding::Ok(backends()), 1);
+    if cfg!(feature = "edgetpu") {
+        checks.line("accelerator", accelerator(&config), 1);
+    }
     checks.line("decoder", decoder(&config), 1);
     let folder = &config.source.folder;
     for (name, path) in
@@ -86,6 +87,10 @@ fn bundle(config: &Config) -> Finding {
             let steps = format!("{vectors} golden vectors, largest difference {largest_difference}");
             let (directory, signer) = (bundle.dir().display(), bundle.signer());
             let found = format!("{} {} in {directory}; {signer}; {steps}", manifest.name, manifest.version);
+            let found = match backends::recalled(&bundle, config) {
+                Some(measured) => format!("{found}\nmeasured here: {measured}"),
+                None => found,
+            };
             match fallback {
                 Some(Fallback { wanted, reason }) => Finding::Warn(format!(
                     "not {wanted}: {reason}\ninstead {found}\ninstall a good bundle, or go back to this one for good \
@@ -103,6 +108,37 @@ fn bundle(config: &Config) -> Finding {
             let advice = "install a good bundle, or set `bundle` to the directory of one";
             Finding::Fail(format!("{}; {advice}", error.trim_end_matches('.')))
         }
+    }
+}
+
+/// What this build has.
+fn backends() -> String {
+    let kernels: Vec<&str> = roentgen::kernels::available().map(|kernels| kernels.name).collect();
+    let described = |backend: &Backend| match backend {
+        Backend::Native => format!("native ({})", kernels.join(", ")),
+        Backend::Onnx => "onnx (tract)".into(),
+        backend => backend.name().into(),
+    };
+    let (built, missing): (Vec<Backend>, _) = Backend::ALL.into_iter().partition(|backend| backend.is_built());
+    let built: Vec<String> = built.iter().map(described).collect();
+    let missing: Vec<&str> = missing.into_iter().map(Backend::name).collect();
+    let missing =
+        if missing.is_empty() { String::new() } else { format!("; not in this build: {}", missing.join(", ")) };
+    format!("{}{missing}", built.join(", "))
+}
+
+/// Whether the accelerator's libraries are there. It is not started: it serves one process, which is the daemon.
+fn accelerator(config: &Config) -> Finding {
+    match config.accelerator.find() {
+        Ok(found) => Finding::Ok(format!(
+            "{} and {}; `roentgend bench --backend edgetpu --config FILE` tries it out while the daemon is stopped",
+            found.delegate.display(),
+            found.library.display()
+        )),
+        Err(missing) if config.backend == Backend::Edgetpu => Finding::Warn(format!(
+            "{missing}: the processor judges instead; install it, name it in [accelerator], or write backend = \"auto\""
+        )),
+        Err(_) => Finding::Ok("none".into()),
     }
 }
 

@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod backends;
 mod bench;
 mod bundle;
 mod classify;
@@ -21,6 +22,7 @@ mod health;
 mod heatmap;
 mod logging;
 mod manual;
+mod measure;
 mod memory;
 mod model;
 mod reports;
@@ -82,6 +84,13 @@ enum Command {
     /// Decodes for the daemon, which starts it.
     #[command(hide = true)]
     DecodeWorker,
+    /// Runs an accelerator for the daemon, which starts it.
+    #[cfg(feature = "edgetpu")]
+    #[command(hide = true)]
+    AcceleratorWorker,
+    /// Measures one backend for the daemon, which starts it.
+    #[command(hide = true)]
+    Measure(measure::Arguments),
     /// Judges a suspect image for the daemon, which starts it.
     #[command(hide = true)]
     Trial,
@@ -116,6 +125,9 @@ fn main() -> ExitCode {
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Config => config::run(),
         Command::DecodeWorker => decode::work(),
+        #[cfg(feature = "edgetpu")]
+        Command::AcceleratorWorker => decode::accelerate(),
+        Command::Measure(arguments) => measure::run(&arguments),
         Command::Trial => decode::try_out(),
         Command::Manual(arguments) => manual::run(&arguments),
     };

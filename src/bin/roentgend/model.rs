@@ -1,13 +1,11 @@
 //! Finding and loading the model bundle for the subcommands: one that was named by hand, or the one that the daemon runs.
 
+use crate::backends::{self, Memory};
 use crate::logging;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use roentgen::assess::gates::Gates;
 use roentgen::bundle::{self, Bundle, Fallback, SelfTest, Signer, Store, Trust};
 use roentgen::classifier::loaded::Loaded;
-use roentgen::classifier::native::{self, NativeClassifier};
-#[cfg(feature = "onnx")]
-use roentgen::classifier::onnx::OnnxClassifier;
 use roentgen::config::{Backend, Config};
 use std::path::{Path, PathBuf};
 
@@ -16,9 +14,6 @@ const IN_CHECKOUT: &str = "models/cxr-vgg16";
 
 /// Where a package installs it.
 const INSTALLED: &str = "/usr/share/roentgen/models/cxr-vgg16";
-
-/// How far the backend may be off the golden vectors, in quantization steps: not at all.
-const TOLERANCE: u8 = 0;
 
 /// The folder of `state_dir` in which packed weights are kept.
 const PACKED: &str = "packed";
@@ -31,22 +26,56 @@ pub(crate) struct NoBundle(Vec<PathBuf>);
 /// What is to run the model, and how.
 #[derive(Clone)]
 pub(crate) struct Choice<'a> {
-    pub(crate) backend: Backend,
-    pub(crate) engine: &'a native::Config,
+    /// The configuration, of which backend, engine and accelerator count here.
+    pub(crate) config: &'a Config,
     /// The folder in which packed weights are kept, if they are to be.
     pub(crate) cache: Option<PathBuf>,
+    /// What was measured before.
+    pub(crate) memory: Memory,
+    /// Whether the accelerator may be started: it serves one process at a time.
+    pub(crate) accelerator: Use,
+}
+
+/// What may be done with the accelerator.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Nothing: the daemon may have it.
+    Never,
+    /// Whatever the configuration says.
+    Now,
+    /// The same, once the one is gone that has it: this very process.
+    Later,
+}
+
+impl Use {
+    /// What a daemon may do that runs this and wants another one in its place.
+    pub(crate) fn beside(running: &Loaded) -> Self {
+        if running.is_guarded() { Self::Later } else { Self::Now }
+    }
 }
 
 impl<'a> Choice<'a> {
     /// What the configuration says, for a command that runs once. It keeps nothing in `state_dir`, where a file of another
     /// user than the daemon's would be in the daemon's way.
     pub(crate) fn of(config: &'a Config) -> Self {
-        Self { backend: config.backend, engine: &config.engine, cache: None }
+        let memory = Memory::Recall(config.state_dir.join(backends::FILE));
+        Self { config, cache: None, memory, accelerator: Use::Never }
+    }
+
+    /// The same, with the accelerator: the daemon, if one runs, has it already, and then it is refused.
+    pub(crate) fn with_accelerator(config: &'a Config) -> Self {
+        Self { accelerator: Use::Now, ..Self::of(config) }
     }
 
     /// The same for the daemon.
     pub(crate) fn of_daemon(config: &'a Config) -> Self {
-        Self { cache: Some(config.state_dir.join(PACKED)), ..Self::of(config) }
+        let memory = Memory::Keep(config.state_dir.join(backends::FILE));
+        Self { config, cache: Some(config.state_dir.join(PACKED)), memory, accelerator: Use::Now }
+    }
+
+    /// For a command that has no configuration: nothing was measured before.
+    pub(crate) fn plain(config: &'a Config) -> Self {
+        Self { config, cache: None, memory: Memory::None, accelerator: Use::Now }
     }
 }
 
@@ -69,14 +98,22 @@ fn find(asked: Option<&Path>) -> Result<PathBuf, NoBundle> {
     }
 }
 
-/// Opens a bundle and loads it into the backend. Not for the daemon. One that was named by hand (`asked`) may be made by
-/// anyone, with a warning; one that was found here ([`find`]) must be signed by a key of `trusted`: whoever can write into
-/// the folder where a command is typed does not decide what it answers.
+/// Opens a bundle and loads it into the backend. Not for the daemon.
 pub(crate) fn load(
     asked: Option<&Path>,
     trusted: &bundle::Config,
     choice: Choice<'_>,
 ) -> anyhow::Result<(Bundle, Loaded)> {
+    let bundle = open(asked, trusted)?;
+    warn_of_no_gates(&bundle);
+    let classifier = classifier(&bundle, &choice, &mut || ())?;
+    Ok((bundle, classifier))
+}
+
+/// Opens a bundle. One that was named by hand (`asked`) may be made by anyone, with a warning; one that was found here
+/// ([`find`]) must be signed by a key of `trusted`: whoever can write into the folder where a command is typed does not
+/// decide what it answers.
+pub(crate) fn open(asked: Option<&Path>, trusted: &bundle::Config) -> anyhow::Result<Bundle> {
     let directory = find(asked)?;
     let trust = trusted.trust()?;
     let bundle = if asked.is_some() {
@@ -90,9 +127,7 @@ pub(crate) fn load(
     if !matches!(bundle.signer(), Signer::Trusted { .. }) {
         log::warn!("{}: {}; for trying out only", directory.display(), bundle.signer());
     }
-    warn_of_no_gates(&bundle);
-    let classifier = classifier(&bundle, choice)?;
-    Ok((bundle, classifier))
+    Ok(bundle)
 }
 
 /// What is said wherever a bundle without gates is looked at or used.
@@ -107,21 +142,18 @@ pub(crate) fn warn_of_no_gates(bundle: &Bundle) {
 }
 
 /// Loads an opened bundle into the backend. Its gates are read too: a bundle in which they are unsound cannot be used.
-fn classifier(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<Loaded> {
+fn classifier(bundle: &Bundle, choice: &Choice<'_>, beat: &mut dyn FnMut()) -> anyhow::Result<Loaded> {
     Gates::load(bundle)?;
-    let cache = choice.cache.as_deref();
-    Ok(match choice.backend {
-        Backend::Auto => Loaded::fastest(bundle, choice.engine, cache)?,
-        Backend::Native => Loaded::Native(Box::new(NativeClassifier::load(bundle, choice.engine, cache)?)),
-        #[cfg(feature = "onnx")]
-        Backend::Onnx => Loaded::Onnx(Box::new(OnnxClassifier::load(bundle)?)),
-        _ => bail!("this backend is not in this build: write {}", Backend::BUILT),
-    })
+    match choice.config.backend {
+        Backend::Auto => backends::fastest(bundle, choice, beat),
+        Backend::Edgetpu => backends::accelerated(bundle, choice, beat),
+        backend => backends::load(bundle, backend, choice.config, choice.cache.as_deref()),
+    }
 }
 
 /// Loads a bundle into the backend and runs its golden vectors: whether this box can use it.
 pub(crate) fn try_out(bundle: &Bundle, choice: Choice<'_>) -> anyhow::Result<SelfTest> {
-    self_test(bundle, &mut classifier(bundle, choice)?, &mut || ())
+    self_test(bundle, &mut classifier(bundle, &choice, &mut || ())?, &mut || ())
 }
 
 /// What the daemon of a configuration runs.
@@ -150,7 +182,7 @@ pub(crate) fn load_active(config: &Config, choice: &Choice<'_>, mut beat: impl F
     });
     for directory in installed.iter().chain([&config.bundle]) {
         beat();
-        match load_trusted(directory, &trust, choice.clone(), &mut beat) {
+        match load_trusted(directory, &trust, choice, &mut beat) {
             Ok((bundle, classifier, self_test)) => {
                 let fallback = failed.into_iter().next().map(|(fallback, _)| fallback);
                 if fallback.is_some() {
@@ -175,7 +207,7 @@ fn wanted(directory: &Path, installed: &[PathBuf]) -> String {
 fn load_trusted(
     directory: &Path,
     trust: &Trust,
-    choice: Choice<'_>,
+    choice: &Choice<'_>,
     beat: &mut dyn FnMut(),
 ) -> anyhow::Result<(Bundle, Loaded, SelfTest)> {
     let bundle = Bundle::open_trusted(directory, trust)?;
@@ -183,13 +215,13 @@ fn load_trusted(
         log::warn!("{}: not signed, which bundles.allow_unsigned permits", directory.display());
     }
     warn_of_no_gates(&bundle);
-    let mut loaded = classifier(&bundle, choice.clone())?;
+    let mut loaded = classifier(&bundle, choice, beat)?;
     let tested = match self_test(&bundle, &mut loaded, beat) {
         // What an earlier start kept may be wrong where the bundle is not.
         Err(error) if loaded.forget_packed() => {
             log::warn!("with packed weights of an earlier start: {}; packing them again", logging::chain(&error));
             beat();
-            loaded = classifier(&bundle, choice)?;
+            loaded = classifier(&bundle, choice, beat)?;
             self_test(&bundle, &mut loaded, beat)?
         }
         tested => tested?,
@@ -200,8 +232,9 @@ fn load_trusted(
 
 /// Runs the bundle's golden vectors through the backend, of which a bundle may have any number; `beat` comes before each.
 fn self_test(bundle: &Bundle, classifier: &mut Loaded, beat: &mut dyn FnMut()) -> anyhow::Result<SelfTest> {
+    let tolerance = classifier.tolerance();
     bundle
-        .self_test(TOLERANCE, |image| {
+        .self_test(tolerance, |image| {
             beat();
             classifier.run(image).map_err(|error| error.to_string())
         })

@@ -5,7 +5,7 @@ mod parts;
 mod reload;
 
 use crate::health::Health;
-use crate::model::Active;
+use crate::model::{Active, Use};
 use crate::signals::{self, Stop};
 use crate::systemd::{self, Watchdog};
 use anyhow::{Context, bail};
@@ -66,8 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let ended = loop {
         let Parts { config, model, assessor, source, sink, broker_files, .. } = &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
-        let running =
-            Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
+        let (is_fallback, accelerator) = (fallback.is_some(), Use::beside(classifier));
+        let running = Running { config, path: &arguments.config, bundle, is_fallback, broker_files, accelerator };
         let line = Line { source, classifier, sink, assessor, status: &status };
         let mut change = None;
         let ended = pipeline::run(line, &outbox, &mut || {

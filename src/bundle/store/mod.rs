@@ -117,10 +117,10 @@ pub enum StoreError {
     },
 }
 
-/// That the box does not run the bundle it should: part of its status message.
+/// That the box does not run the bundle, or the backend, that it should: part of its status message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
-    /// The bundle that was to be run: its folder's name, or its path where it is not an installed one.
+    /// The bundle that was to be run (its folder's name, or its path where it is not an installed one), or the backend.
     pub wanted: String,
     /// Why it could not be.
     pub reason: String,

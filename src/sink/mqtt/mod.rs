@@ -37,6 +37,7 @@ use crate::report::{Message, ModelIdentity, Report};
 use link::{Link, State, WINDOW};
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
 use serde::Serialize;
+use side::Said;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -91,6 +92,9 @@ pub struct Online {
     /// That it is not the one it should run, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundle_fallback: Option<Fallback>,
+    /// That another backend judges than the one that should, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_fallback: Option<Fallback>,
     /// That the file with the waiting reports was broken and set aside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outbox_set_aside: Option<OutboxSetAside>,
@@ -126,7 +130,6 @@ impl Pending {
 pub struct MqttSink {
     link: Link,
     side: Side,
-    device: String,
     report_topic: String,
     status_topic: String,
     offline: String,
@@ -172,29 +175,17 @@ impl MqttSink {
         let (report_topic, status_topic) = (topic(config, device, "report"), topic(config, device, "status"));
         let link = Link::start(options, status_topic.clone(), status(device, "online", online))?;
         let topics = ["telemetry", "result", "command/#"].map(|leaf| topic(config, device, leaf));
-        let side = Side::new(link.clone(), topics);
+        let side = Side::new(link.clone(), topics, Said::new(device, &status_topic, online));
         // Fixed header, topic and packet identifier take their share of a packet.
         let max_payload = config.max_packet_bytes - report_topic.len() - 16;
         let offline = status(device, "offline", &Offline { reason: "stopped" });
-        let device = device.to_owned();
         let (patience, pending) = (PATIENCE, VecDeque::new());
-        Ok(Self {
-            link,
-            side,
-            device,
-            report_topic,
-            status_topic,
-            offline,
-            max_payload,
-            patience,
-            pending,
-            connection: 0,
-        })
+        Ok(Self { link, side, report_topic, status_topic, offline, max_payload, patience, pending, connection: 0 })
     }
 
     /// Says something else on the online status: now, where a connection stands, and at the start of every later one.
     pub fn announce(&mut self, online: &Online) {
-        self.link.lock().announce(&self.status_topic, status(&self.device, "online", online));
+        self.side.announce(|said| *said = online.clone());
     }
 
     /// Whether a connection stands at the moment.

@@ -9,8 +9,11 @@
 
 use super::command::MAX_PAYLOAD;
 use super::link::{Link, State};
+use super::{Online, status};
+use crate::bundle::Fallback;
 use rumqttc::{Publish, QoS, SubscribeReasonCode};
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Most commands that wait to be taken; what comes on top is dropped.
 const INBOX: usize = 16;
@@ -117,6 +120,20 @@ pub struct Side {
     telemetry: String,
     result: String,
     commands: String,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What the online status says, and where.
+pub(super) struct Said {
+    device: String,
+    topic: String,
+    online: Online,
+}
+
+impl Said {
+    pub(super) fn new(device: &str, topic: &str, online: &Online) -> Self {
+        Self { device: device.into(), topic: topic.into(), online: online.clone() }
+    }
 }
 
 /// An answer that was handed over: on which connection, under which token.
@@ -127,8 +144,24 @@ pub struct Sent {
 }
 
 impl Side {
-    pub(super) fn new(link: Link, [telemetry, result, commands]: [String; 3]) -> Self {
-        Self { link, telemetry, result, commands }
+    pub(super) fn new(link: Link, [telemetry, result, commands]: [String; 3], said: Said) -> Self {
+        Self { link, telemetry, result, commands, said: Arc::new(Mutex::new(said)) }
+    }
+
+    /// Has the online status say at every connection, and now, that another backend judges than the one that should, or
+    /// that it is the right one. What it says already is not said again.
+    pub fn announce_backend(&self, fallback: Option<Fallback>) {
+        self.announce(|online| online.backend_fallback = fallback);
+    }
+
+    /// Changes what the online status says.
+    pub(super) fn announce(&self, change: impl FnOnce(&mut Online)) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = said.online.clone();
+        change(&mut said.online);
+        if said.online != before {
+            self.link.lock().announce(&said.topic, status(&said.device, "online", &said.online));
+        }
     }
 
     /// Listens for commands from now on, at every connection, or does so no longer.

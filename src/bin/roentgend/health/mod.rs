@@ -127,6 +127,7 @@ impl Rounds {
         if let Some(Place { config, side }) = place {
             let (connected, connections, error) = side.connection();
             self.status.broker(Broker { connected, connections, error: error.filter(|_| !connected) });
+            side.announce_backend(self.status.setup().and_then(|setup| setup.backend_fallback));
             self.web.follow(&config.web, &self.status, now);
             self.commands(config, side, now);
             self.updates.round(config, &self.status, &self.reload, &mut self.desk, now);

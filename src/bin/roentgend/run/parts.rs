@@ -6,7 +6,8 @@ use crate::systemd;
 use anyhow::Context;
 use roentgen::assess::Assessor;
 use roentgen::bundle::Bundle;
-use roentgen::classifier::Classifier;
+use roentgen::classifier::loaded::Loaded;
+use roentgen::classifier::{Classifier, Running};
 use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
@@ -33,7 +34,7 @@ pub(super) struct Parts {
 impl Parts {
     /// Makes them all, in the order in which their failure is cheapest to see.
     pub(super) fn assemble(config: Config, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
-        let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
+        let mut model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
         let source = source(&config)?;
         let broker_files = reload::stamps(&config)?;
@@ -43,7 +44,7 @@ impl Parts {
             requeued: aside.requeued,
             complete: aside.complete,
         });
-        let online = online(&assessor, &model, outbox_set_aside.clone());
+        let online = online(&assessor, &mut model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
         Ok(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside })
     }
@@ -51,13 +52,15 @@ impl Parts {
     /// What the box says of itself.
     pub(super) fn setup(&mut self) -> Setup {
         let Self { config, model, assessor, .. } = self;
+        let running = running(&mut model.classifier);
         Setup {
             device: config.device.clone(),
             model: assessor.model().clone(),
             fallback: model.fallback.clone(),
-            backend: model.classifier.name().to_owned(),
-            kernel: model.classifier.kernel().to_owned(),
-            threads: model.classifier.threads(),
+            backend: running.backend,
+            kernel: running.kernel,
+            threads: running.threads,
+            backend_fallback: running.fallback,
             state_dir: config.state_dir.clone(),
             incoming: config.source.folder.incoming.clone(),
         }
@@ -78,7 +81,7 @@ impl Parts {
             self.source = source;
         }
         self.source.try_with(trial);
-        let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
+        let online = online(&self.assessor, &mut self.model, self.outbox_set_aside.clone());
         if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
             self.sink.close();
@@ -116,6 +119,21 @@ pub(super) fn trial(config: &Config) -> anyhow::Result<Program> {
     Ok(Program::this(["trial"]).with_variable(CONFIG, text))
 }
 
-fn online(assessor: &Assessor, model: &Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {
-    Online { model: Some(assessor.model().clone()), bundle_fallback: model.fallback.clone(), outbox_set_aside }
+fn online(assessor: &Assessor, model: &mut Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {
+    Online {
+        model: Some(assessor.model().clone()),
+        bundle_fallback: model.fallback.clone(),
+        backend_fallback: running(&mut model.classifier).fallback,
+        outbox_set_aside,
+    }
+}
+
+/// What runs the model at present.
+fn running(classifier: &mut Loaded) -> Running {
+    classifier.running().unwrap_or_else(|| Running {
+        backend: classifier.name().to_owned(),
+        kernel: classifier.kernel(),
+        threads: classifier.threads(),
+        fallback: None,
+    })
 }

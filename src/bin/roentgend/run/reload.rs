@@ -3,7 +3,7 @@
 
 use super::parts;
 use crate::logging;
-use crate::model::{self, Active, Choice};
+use crate::model::{self, Active, Choice, Use};
 use crate::systemd;
 use anyhow::{Context, bail};
 use roentgen::assess::Assessor;
@@ -22,7 +22,7 @@ use std::path::Path;
 const FIXED: [&str; 2] = ["state_dir", "device"];
 
 /// The keys whose change asks for another classifier, or the same one loaded otherwise.
-const OF_MODEL: [&str; 4] = ["bundle", "bundles", "backend", "engine"];
+const OF_MODEL: [&str; 5] = ["bundle", "bundles", "backend", "engine", "accelerator"];
 
 /// The keys that the doors into the box are made from.
 const OF_SOURCE: [&str; 3] = ["source", "limits", "reserve"];
@@ -37,6 +37,8 @@ pub(super) struct Running<'a> {
     pub(super) is_fallback: bool,
     /// What the connection to the broker was made with.
     pub(super) broker_files: &'a Stamps,
+    /// Whether an accelerator judges, which a new one has to wait for.
+    pub(super) accelerator: Use,
 }
 
 /// A change that can be made: all that it needs is there.
@@ -114,7 +116,8 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
     let reconnect = touches(&["mqtt"]) || files != *running.broker_files;
     let broker = if reconnect { Some((MqttSink::prepare(&new.mqtt, &new.device)?, files)) } else { None };
     let model = if touches(&OF_MODEL) || running.is_fallback || !is_active(running.bundle, &new) {
-        let active = model::load_active(&new, &Choice::of_daemon(&new), &mut *beat)?;
+        let choice = Choice { accelerator: running.accelerator, ..Choice::of_daemon(&new) };
+        let active = model::load_active(&new, &choice, &mut *beat)?;
         match &active.fallback {
             // It would be a change for the worse.
             Some(fallback) if !running.is_fallback => bail!("bundle {}: {}", fallback.wanted, fallback.reason),

@@ -1,4 +1,4 @@
-//! Child processes of this program: how they are started, and what they may not do. Not what they are for.
+//! Child processes of this program: how they are started, ended, and what they may not do. Not what they are for.
 
 #![allow(unsafe_code)] // Three calls into the C library: prlimit, prctl and waitpid.
 
@@ -53,7 +53,7 @@ impl Program {
 
     /// How to start it: with no environment but its own, and nowhere to write to. What a library says when it panics may quote the
     /// file, and so a patient's name.
-    pub(super) fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         reap();
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).current_dir("/");
@@ -64,7 +64,7 @@ impl Program {
 
 /// Bounds what a child may take, from outside, whatever it runs: bytes of address space and of any file it writes; and no
 /// core file, which would hold the image.
-pub(super) fn limit(child: &Child, memory: u64, file: u64) -> io::Result<()> {
+pub fn limit(child: &Child, memory: u64, file: u64) -> io::Result<()> {
     let id = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
     let mut bounds = vec![(libc::RLIMIT_AS, memory), (libc::RLIMIT_FSIZE, file), (libc::RLIMIT_CORE, 0)];
     for (resource, bound) in bounds.drain(..) {
@@ -102,11 +102,16 @@ pub fn subordinate() -> io::Result<()> {
 
 /// Ends a child. One that the kernel does not let go is left to it, and waited for later: what is left of it would count
 /// as one of the processes that the service may have. Not to be asked about afterwards.
-pub(super) fn end(child: &mut Child) {
+pub fn end(child: &mut Child) {
+    end_within(child, REAPING);
+}
+
+/// The same, waiting no longer than this for it to be gone.
+pub fn end_within(child: &mut Child, patience: Duration) {
     reap();
     // Fails only where it has ended already.
     let _ = child.kill();
-    wait(child, Instant::now() + REAPING);
+    wait(child, Instant::now() + patience);
     if matches!(child.try_wait(), Ok(None))
         && let Ok(id) = libc::pid_t::try_from(child.id())
     {
@@ -124,7 +129,7 @@ fn reap() {
 }
 
 /// How a child ended; `None` when it has not until then.
-pub(super) fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+pub fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
@@ -135,7 +140,7 @@ pub(super) fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
 }
 
 /// How a child ended, in words.
-pub(super) fn described(status: Option<ExitStatus>) -> String {
+pub fn described(status: Option<ExitStatus>) -> String {
     match status {
         Some(status) => match (status.signal(), status.code()) {
             (Some(signal), _) => format!("signal {signal}{}", name_of(signal)),
@@ -159,7 +164,7 @@ fn name_of(signal: i32) -> &'static str {
 }
 
 /// Whether an end by a signal says nothing about what the child was doing: somebody else sent it.
-pub(super) fn is_by_another(status: Option<ExitStatus>) -> bool {
+pub fn is_by_another(status: Option<ExitStatus>) -> bool {
     let signal = status.and_then(|status| status.signal());
     signal.is_some_and(|signal| [libc::SIGKILL, SIGTERM, SIGINT, SIGHUP].contains(&signal))
 }

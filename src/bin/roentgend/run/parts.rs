@@ -1,5 +1,6 @@
 //! What one configuration makes: the parts along the line, put together, and changed by a reload. Not what may change.
 
+use super::patience::Patience;
 use super::reload::{self, Change, Stamps};
 use crate::model::{self, Active, Choice};
 use crate::systemd;
@@ -33,11 +34,15 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Makes them all, in the order in which their failure is cheapest to see.
-    pub(super) fn assemble(config: Config, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
+    /// Makes them all, in the order in which their failure is cheapest to see; `None`: asked to stop meanwhile.
+    pub(super) fn assemble(
+        config: Config,
+        set_aside: Option<&SetAside>,
+        patience: &Patience<'_>,
+    ) -> anyhow::Result<Option<Self>> {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        let source = source(&config)?;
+        let Some(source) = patience.until(|| source(&config))? else { return Ok(None) };
         let broker_files = reload::stamps(&config)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -47,7 +52,7 @@ impl Parts {
         });
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-        Ok(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside })
+        Ok(Some(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside }))
     }
 
     /// What the box says of itself.

@@ -5,12 +5,13 @@ use super::reload::{self, Change, Stamps};
 use crate::model::{self, Active, Choice};
 use crate::systemd;
 use anyhow::Context;
-use roentgen::assess::Assessor;
+use roentgen::assess::{self, Assessor};
 use roentgen::bundle::Bundle;
 use roentgen::classifier::Classifier;
 use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
+use roentgen::report::Clock;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
 use roentgen::source::decoder::Decoder;
@@ -19,6 +20,7 @@ use roentgen::source::process::Program;
 use roentgen::status::Setup;
 use std::io;
 use std::path::absolute;
+use std::time::SystemTime;
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -110,8 +112,14 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     let decoder = || Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key.clone());
     let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
+        .with_retention(&config.source.folder, time)
         .with_trials(trial(config)?, &config.state_dir);
     Ok(Doors::new(folder))
+}
+
+/// The time, as long as somebody vouches for the clock.
+fn time() -> Option<SystemTime> {
+    (assess::clock() == Clock::Synchronised).then(SystemTime::now)
 }
 
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.

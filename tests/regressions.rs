@@ -22,7 +22,10 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-const TARGETS: [(&str, fn(&[u8])); 8] = [
+/// A target: takes one input, and panics where it finds something wrong.
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 8] = [
     ("archive", archive::run),
     ("bundle", bundle::run),
     ("command", command::run),

@@ -10,6 +10,7 @@ use crate::signals::{self, Stop};
 use crate::systemd::{self, Watchdog};
 use anyhow::{Context, bail};
 use parts::Parts;
+pub(crate) use parts::in_force;
 use reload::Running;
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;

@@ -16,6 +16,7 @@ use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
 use roentgen::status::Setup;
+use std::io;
 use std::path::absolute;
 
 /// The parts of the line, and the configuration that they were made by.
@@ -110,13 +111,17 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
 
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.
 pub(super) fn trial(config: &Config) -> anyhow::Result<Program> {
+    let text = in_force(config).context("cannot write down the configuration")?;
+    Ok(Program::this(["trial"]).with_variable(CONFIG, text))
+}
+
+/// The configuration in force, for a process that runs in another folder.
+pub(crate) fn in_force(config: &Config) -> io::Result<String> {
     let mut config = config.clone();
     for path in [&mut config.state_dir, &mut config.bundle] {
-        // It runs in another folder.
-        *path = absolute(&*path).with_context(|| format!("cannot resolve {}", path.display()))?;
+        *path = absolute(&*path)?;
     }
-    let text = toml::to_string(&config).context("cannot write down the configuration")?;
-    Ok(Program::this(["trial"]).with_variable(CONFIG, text))
+    toml::to_string(&config).map_err(io::Error::other)
 }
 
 fn online(assessor: &Assessor, model: &Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {

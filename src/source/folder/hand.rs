@@ -24,7 +24,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Tells this process from others, also where all of them have one number, as in a container: a reload opens the notes
 /// while the one who wrote them lives.
-static RUN: LazyLock<u64> = LazyLock::new(|| {
+pub(in crate::source) static RUN: LazyLock<u64> = LazyLock::new(|| {
     let mut bytes = [0; 8];
     // Without randomness every run is the same one, and nothing is a suspect.
     let _ = getrandom::fill(&mut bytes);

@@ -11,6 +11,7 @@ use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
+use roentgen::source::Doors;
 use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
@@ -22,7 +23,7 @@ pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) model: Active,
     pub(super) assessor: Assessor,
-    pub(super) source: Folder,
+    pub(super) source: Doors,
     pub(super) sink: MqttSink,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
@@ -77,7 +78,7 @@ impl Parts {
         if let Some(source) = source {
             self.source = source;
         }
-        self.source.try_with(trial);
+        self.source.try_with(&trial);
         let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
         if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
@@ -97,12 +98,14 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
 }
 
 /// The doors into the box.
-pub(super) fn source(config: &Config) -> anyhow::Result<Folder> {
+pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     let key = Key::load_or_create(&config.key())?;
-    let decoder = Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key);
-    Ok(Folder::open(&config.source.folder, decoder)?
+    // A process for each door.
+    let decoder = || Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key.clone());
+    let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
-        .with_trials(trial(config)?, &config.state_dir))
+        .with_trials(trial(config)?, &config.state_dir);
+    Ok(Doors::new(folder))
 }
 
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.

@@ -27,7 +27,7 @@ pub mod remote;
 mod sides;
 pub mod watch;
 
-//pub use door::{Away, Door, Eye};
+pub use door::{Away, Door, Eye};
 pub use film::{Film, NoFilm, develop};
 pub use find::{Found, Surround, find};
 pub use grey::{Grey, Point};
@@ -35,6 +35,9 @@ pub use remote::{Condition, Remote, Ticket, Wish};
 
 use format::PixelFormat;
 use serde::{Deserialize, Serialize};
+
+/// The pause between two looks whether the camera is back.
+const LEAST_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// The `[source.camera]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ pub(super) fn check(name: &str) -> Result<(), String> {
         !name.is_empty() && !name.starts_with('.') && name.chars().all(|c| c.is_ascii_graphic()) && !name.contains('/')
     };
     let is_good = if name.starts_with('/') {
-        Path::new(name).file_name().is_some()
+        Path::new(name).file_name().is_some() && !name.contains('\0')
     } else {
         is_plain(name.strip_prefix(SERIAL).unwrap_or(name))
     };
@@ -135,7 +135,7 @@ mod tests {
         for name in ["/dev/video0", "serial:AB-12", "usb-Maker_Camera-video-index0"] {
             assert_eq!(check(name), Ok(()), "{name}");
         }
-        for name in ["", "/", "../video0", "serial:", "serial:../x", ".hidden", "a b", "v4l/by-id/x"] {
+        for name in ["", "/", "/dev/video0\0", "../video0", "serial:", "serial:../x", ".hidden", "a b", "v4l/by-id/x"] {
             assert!(check(name).is_err(), "{name}");
         }
     }

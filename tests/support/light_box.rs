@@ -55,7 +55,8 @@ impl Picture {
             (whole, at - whole as f64)
         };
         let ((x, right), (y, down)) = (place(u, self.width), place(v, self.height));
-        let pixel = |x: usize, y: usize| f64::from(self.levels[y.min(self.height - 1) * self.width + x.min(self.width - 1)]);
+        let pixel =
+            |x: usize, y: usize| f64::from(self.levels[y.min(self.height - 1) * self.width + x.min(self.width - 1)]);
         let line = |y: usize| pixel(x, y) * (1.0 - right) + pixel(x + 1, y) * right;
         line(y) * (1.0 - down) + line(y + 1) * down
     }
@@ -109,7 +110,14 @@ impl Scene {
 
     /// The same with a film: its middle, its height (as shares of the frame's), its proportions, by how much it is turned
     /// (radians), and tilted.
-    pub(crate) fn with_film(mut self, middle: (f64, f64), height: f64, aspect: f64, turn: f64, tilt: (f64, f64)) -> Self {
+    pub(crate) fn with_film(
+        mut self,
+        middle: (f64, f64),
+        height: f64,
+        aspect: f64,
+        turn: f64,
+        tilt: (f64, f64),
+    ) -> Self {
         let tall = height * self.height as f64 / 2.0;
         let distance = 4.0 * tall;
         let (sin, cos) = turn.sin_cos();
@@ -136,7 +144,8 @@ impl Scene {
         scene.is_screen = dice.chance(0.2);
         let margin = |dice: &mut Dice| if dice.chance(0.3) { -0.1 } else { dice.between(0.01, 0.06) };
         scene.lit = [margin(&mut dice), margin(&mut dice), 1.0 - margin(&mut dice), 1.0 - margin(&mut dice)];
-        scene.lamp = [dice.between(0.55, 0.95), dice.between(0.0, 0.35), dice.between(-0.08, 0.08), dice.between(-0.08, 0.08)];
+        scene.lamp =
+            [dice.between(0.55, 0.95), dice.between(0.0, 0.35), dice.between(-0.08, 0.08), dice.between(-0.08, 0.08)];
         scene.room = dice.between(0.02, 0.15);
         scene.film = if scene.is_screen {
             [dice.between(0.08, 0.15), dice.between(0.7, 0.95), dice.between(0.9, 1.1)]
@@ -183,7 +192,13 @@ impl Scene {
             let (u, v) = (x / self.width as f64, y / self.height as f64);
             let is_lit = (self.lit[0]..self.lit[2]).contains(&u) && (self.lit[1]..self.lit[3]).contains(&v);
             let light = self.light(x, y);
-            let around = if self.is_screen { 0.03 } else if is_lit { light } else { self.room };
+            let around = if self.is_screen {
+                0.03
+            } else if is_lit {
+                light
+            } else {
+                self.room
+            };
             let on_film = back.as_ref().and_then(|back| back.of(x, y));
             let mut level = match on_film {
                 Some((u, v)) => {
@@ -198,7 +213,8 @@ impl Scene {
             }
             for (from, to, thick, bright) in &self.fingers {
                 let length = from.distance(*to);
-                let along = (((x - from.x) * (to.x - from.x) + (y - from.y) * (to.y - from.y)) / (length * length)).clamp(0.0, 1.0);
+                let along = (((x - from.x) * (to.x - from.x) + (y - from.y) * (to.y - from.y)) / (length * length))
+                    .clamp(0.0, 1.0);
                 if from.towards(*to, along).distance(Point::new(x, y)) < *thick {
                     level = *bright;
                 }
@@ -210,7 +226,10 @@ impl Scene {
         for row in 0..self.height {
             for column in 0..self.width {
                 let (x, y) = (column as f64, row as f64);
-                let sum = level(x + 0.25, y + 0.25) + level(x + 0.75, y + 0.25) + level(x + 0.25, y + 0.75) + level(x + 0.75, y + 0.75);
+                let sum = level(x + 0.25, y + 0.25)
+                    + level(x + 0.75, y + 0.25)
+                    + level(x + 0.25, y + 0.75)
+                    + level(x + 0.75, y + 0.75);
                 levels.push(sum / 4.0);
             }
         }

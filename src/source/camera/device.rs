@@ -1,12 +1,12 @@
 //! A Video4Linux camera: which there are, and one that is open and gives frames. Not the kernel's calls (`ffi`), nor what
 //! frames show.
 
+use super::Config;
 use super::door::{Away, Eye};
 use super::ffi::{Handle, Size, Stream};
 use super::format::{Decoder, Layout, Mode, PixelFormat, best};
 use super::grey::Grey;
 use super::names::{Known, Roots};
-use super::Config;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,8 +40,8 @@ impl Listed {
     }
 }
 
-/// All cameras that take pictures.
-pub fn list(roots: &Roots) -> Vec<Listed> {
+/// All of these that take pictures, or that cannot be asked whether they do.
+pub fn list(cameras: Vec<Known>) -> Vec<Listed> {
     let ask = |known: Known| match Handle::open(&known.path).and_then(|handle| Ok((handle.said()?, handle))) {
         // The second device file of a camera tells about its pictures.
         Ok((said, _)) if !said.is_camera => None,
@@ -51,7 +51,7 @@ pub fn list(roots: &Roots) -> Vec<Listed> {
         }
         Err(error) => Some(Listed { known, card: Err(words(&error)), modes: Vec::new(), others: Vec::new() }),
     };
-    roots.known().into_iter().filter_map(ask).collect()
+    cameras.into_iter().filter_map(ask).collect()
 }
 
 /// A device's modes that can be read, and the names of its other pixel formats.
@@ -208,7 +208,9 @@ fn words(error: &io::Error) -> String {
                                              service needs the drop-in camera.conf (see its examples)"
             .into(),
         Some(libc::EBUSY) => "another program uses it: end that one (only one can take pictures at a time)".into(),
-        Some(libc::ENOTTY | libc::EINVAL) => format!("it is no camera, or one of a kind that is not understood: {error}"),
+        Some(libc::ENOTTY | libc::EINVAL) => {
+            format!("it is no camera, or one of a kind that is not understood: {error}")
+        }
         _ => error.to_string(),
     }
 }
@@ -223,7 +225,9 @@ mod tests {
         let all = sizes(&[Size::One(640, 480), range]);
         assert!(all.contains(&(640, 480)) && all.contains(&(1600, 1200)) && all.contains(&(1280, 720)), "{all:?}");
         for (width, height) in all {
-            assert!((32..=1600).contains(&width) && width % 16 == 0 && (32..=1200).contains(&height) && height % 8 == 0);
+            assert!(
+                (32..=1600).contains(&width) && width % 16 == 0 && (32..=1200).contains(&height) && height % 8 == 0
+            );
         }
         assert_eq!(sizes(&[Size::Range([8, 4, 0], [8, 4, 0])]), [(8, 8)], "one that contradicts itself breaks nothing");
     }

@@ -81,6 +81,7 @@ impl Drop for Door {
             // A panic in it was printed when it happened.
             let _ = thread.join();
         }
+        self.remote.close();
     }
 }
 
@@ -180,7 +181,9 @@ impl Worker {
         match eye.frame(self.next_look, PATIENCE) {
             Ok(Some(frame)) => self.show(frame),
             Ok(None) if self.last_frame.elapsed() > SILENCE => {
-                self.lose("it sends no pictures: unplug it and plug it in again, or see whether another program uses it");
+                self.lose(
+                    "it sends no pictures: unplug it and plug it in again, or see whether another program uses it",
+                );
             }
             Ok(None) => {}
             Err(Away(reason)) => self.lose(&reason),

@@ -177,7 +177,9 @@ impl Print {
             let pairs: Vec<(i8, i8)> = (0..half * half).map(|index| (at(self, index), at(other, index))).collect();
             likeness(pairs.iter().map(|(a, b)| (a, b)))
         };
-        [(0, 0), (0, half), (half, 0), (half, half)].into_iter().any(|(row, column)| quarter(row, column) >= PARTLY_ALIKE)
+        [(0, 0), (0, half), (half, 0), (half, half)]
+            .into_iter()
+            .any(|(row, column)| quarter(row, column) >= PARTLY_ALIKE)
     }
 }
 

@@ -20,6 +20,8 @@ const PLACES: usize = 32;
 const REACH: f64 = 2.5;
 /// A side is one where it has at least this share of the picture's contrast.
 const FAINT: f32 = 0.05;
+/// What is added to levels before their logarithm is taken: the dark of a room.
+const DARK: f32 = 0.03;
 /// A picture with less contrast than this holds nothing.
 const BLANK: f32 = 0.04;
 
@@ -88,7 +90,9 @@ fn is_convex(corners: &[Point; 4]) -> bool {
 fn is_even(corners: &[Point; 4]) -> bool {
     let sides: [f64; 4] = std::array::from_fn(|index| corners[index].distance(corners[(index + 1) % 4]));
     let alike = |a: f64, b: f64, most: f64| a.max(b) <= most * a.min(b);
-    alike(sides[0], sides[2], 1.8) && alike(sides[1], sides[3], 1.8) && alike(sides[0] + sides[2], sides[1] + sides[3], 2.2)
+    alike(sides[0], sides[2], 1.8)
+        && alike(sides[1], sides[3], 1.8)
+        && alike(sides[0] + sides[2], sides[1] + sides[3], 2.2)
 }
 
 /// One side of a shape as it lies in the picture.
@@ -102,12 +106,13 @@ struct Side {
 
 /// The best shape in the small frame, and its worth.
 fn shape(plane: &Plane, surround: Surround) -> Option<([Point; 4], f32)> {
-    // Bright within dark is dark within bright of the negative.
+    // Bright within dark is dark within bright of the negative; in logarithms, since the air at a radiograph's edge is hardly
+    // brighter than the dark around it, and the body within much more.
     let negative;
     let plane = match surround {
         Surround::Lit => plane,
         Surround::Dark => {
-            negative = Plane { levels: plane.levels.iter().map(|level| 1.0 - level).collect(), ..*plane };
+            negative = Plane { levels: plane.levels.iter().map(|level| -(level.max(0.0) + DARK).ln()).collect(), ..*plane };
             &negative
         }
     };
@@ -131,6 +136,7 @@ fn shape(plane: &Plane, surround: Surround) -> Option<([Point; 4], f32)> {
     let follows = |line: usize, before: usize| (0.3 * PI..0.7 * PI).contains(&lines[line].turned_from(&lines[before]));
     let is_first = |line: &Line| (line.angle + 0.27 * PI).rem_euclid(2.0 * PI) < 0.54 * PI;
     let area = (plane.width * plane.height) as f64;
+    let weight = if surround == Surround::Lit { 0.15 } else { 0.3 };
     let mut best: Option<([Point; 4], f32)> = None;
     for right in (0..count).filter(|&line| is_first(&lines[line])) {
         for bottom in (0..count).filter(|&line| follows(line, right)) {
@@ -163,7 +169,7 @@ fn shape(plane: &Plane, surround: Surround) -> Option<([Point; 4], f32)> {
                         continue;
                     }
                     let share = (enclosed(&corners) / area).sqrt() as f32;
-                    let worth = sides.iter().map(|side| side.worth).sum::<f32>() / 4.0 + 0.15 * share;
+                    let worth = sides.iter().map(|side| side.worth).sum::<f32>() / 4.0 + weight * share;
                     if best.is_none_or(|(_, before)| worth > before) {
                         best = Some((corners, worth));
                     }
@@ -233,7 +239,9 @@ fn is_picture(frame: &Grey, found: &Found) -> bool {
     }
     // A light box is bright along most of its rim, a radiograph is not.
     let rim: Vec<f32> = places(40)
-        .flat_map(|at| [0.03, 0.06].into_iter().flat_map(move |deep| [(at, deep), (at, 1.0 - deep), (deep, at), (1.0 - deep, at)]))
+        .flat_map(|at| {
+            [0.03, 0.06].into_iter().flat_map(move |deep| [(at, deep), (at, 1.0 - deep), (deep, at), (1.0 - deep, at)])
+        })
         .map(|(u, v)| inside(u, v))
         .collect();
     let bright = low + 0.7 * (high - low);

@@ -44,9 +44,11 @@ impl Light {
             return Err("the picture is dark: switch the light box on, and try again".into());
         }
         if low * MOST_UNEVEN < high {
-            return Err("more than the light box is in view, or something lies on it: see `roentgend camera preview`, \
+            return Err(
+                "more than the light box is in view, or something lies on it: see `roentgend camera preview`, \
                         move the camera closer, and try again"
-                .into());
+                    .into(),
+            );
         }
         Ok(Self::Reference(plane))
     }

@@ -187,9 +187,10 @@ impl Keeper {
             return Seen::Failed(reason.to_string());
         }
         // A hand that rests on the film hides its edges, and takes it not away.
-        let is_covered = self.last.as_ref().is_some_and(|last| {
-            print_at(frame, &last.corners()).is_some_and(|print| last.print.is_partly(&print))
-        });
+        let is_covered = self
+            .last
+            .as_ref()
+            .is_some_and(|last| print_at(frame, &last.corners()).is_some_and(|print| last.print.is_partly(&print)));
         if is_covered {
             return Seen::Known;
         }

@@ -98,7 +98,8 @@ impl Config {
         if self.size == "auto" {
             return Ok(None);
         }
-        let sides = self.size.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+        let sides =
+            self.size.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
         match sides {
             Some((width @ 64..=16_384, height @ 64..=16_384)) => Ok(Some((width, height))),
             _ => Err("source.camera.size: write \"auto\", or columns and rows like \"1280x720\"".into()),

@@ -58,7 +58,11 @@ impl Roots {
         }
         if let Some(serial) = name.strip_prefix(SERIAL) {
             // A camera has several device files: the first takes pictures.
-            return self.known().into_iter().find(|known| known.serial.as_deref() == Some(serial)).map(|known| known.path);
+            return self
+                .known()
+                .into_iter()
+                .find(|known| known.serial.as_deref() == Some(serial))
+                .map(|known| known.path);
         }
         let link = self.dev.join("v4l/by-id").join(name);
         link.exists().then_some(link)

@@ -47,6 +47,7 @@ struct Shared {
     last: u64,
     wishes: VecDeque<(Ticket, Wish)>,
     answers: VecDeque<(Ticket, Outcome)>,
+    is_closed: bool,
 }
 
 /// The handle.
@@ -71,6 +72,16 @@ impl Remote {
     pub fn outcome(&self, ticket: Ticket) -> Option<Outcome> {
         let shared = self.lock();
         shared.answers.iter().find(|(answered, _)| *answered == ticket).map(|(_, outcome)| outcome.clone())
+    }
+
+    /// Whether its thread has ended: nothing is answered any more.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// The thread ends.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
     }
 
     /// How it stands with the camera.

@@ -13,12 +13,7 @@ const ROUNDS: usize = 5;
 
 /// Corners that are right to a part of a pixel, and the pixels over which an edge extends. `rough` are within about
 /// `scale` pixels. `None` where a side shows no edge there.
-pub(super) fn sharpened(
-    frame: &Grey,
-    rough: [Point; 4],
-    scale: f64,
-    surround: Surround,
-) -> Option<([Point; 4], f64)> {
+pub(super) fn sharpened(frame: &Grey, rough: [Point; 4], scale: f64, surround: Surround) -> Option<([Point; 4], f64)> {
     let mut corners = rough;
     let mut edge = 0.0;
     for reach in [2.0 + 2.5 * scale, 2.0 + 1.2 * scale] {
@@ -59,7 +54,8 @@ fn edges(frame: &Grey, from: Point, to: Point, reach: f64, surround: Surround) -
     let mut all = Vec::with_capacity(PLACES);
     for place in 0..PLACES {
         let at = length * (0.04 + 0.92 * place as f64 / (PLACES - 1) as f64);
-        let profile: Vec<f32> = (0..=2 * steps).map(|step| sign * level(at, (step as f64 - steps as f64) / 2.0)).collect();
+        let profile: Vec<f32> =
+            (0..=2 * steps).map(|step| sign * level(at, (step as f64 - steps as f64) / 2.0)).collect();
         // The rise over two pixels.
         let rise: Vec<f32> = profile.windows(5).map(|window| window[4] - window[0]).collect();
         let Some(top) = (0..rise.len()).max_by(|&a, &b| rise[a].total_cmp(&rise[b])) else { continue };

@@ -25,7 +25,7 @@
 //!    status        what the box knows about itself: telemetry, health
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
-//!    source        trait Source, Doors; folder; spool, for doors whose images are not files; decoder, which opens radiographs
+//!    source        trait Source, Doors; folder; spool, for doors whose images are not files; camera; decoder, which opens radiographs
 //!                  in a child process
 //!    outbox        the durable queue (SQLite)
 //!    sink          trait Sink; mqtt
@@ -39,6 +39,7 @@
 //! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom
 //!    tensor  report  pseudonym
 //! 0  plain_file    opening a named file without waiting for a pipe
+//!    named_file    the certificates, keys and passwords that the configuration names
 //!    workers       a pool of threads for tasks of microseconds
 //!    reload        the wish that the daemon read its configuration again
 //! ```
@@ -57,6 +58,7 @@ pub mod bundle;
 pub mod classifier;
 pub mod config;
 pub mod kernels;
+pub mod named_file;
 pub mod network;
 pub mod outbox;
 pub mod pipeline;

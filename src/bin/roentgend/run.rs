@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut outbox = Mutex::new(outbox);
     let Some(mut parts) = Parts::assemble(config, set_aside.as_ref(), &patience)? else { return stopped() };
     let setup = parts.setup();
-    health.attend(&parts.config, parts.sink.side(), setup);
+    health.attend(&parts.config, parts.sink.side(), parts.camera(), setup);
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 let (ticket, told) = (change.ticket, change.told.clone());
                 parts.take(change)?;
                 let setup = parts.setup();
-                health.attend(&parts.config, parts.sink.side(), setup);
+                health.attend(&parts.config, parts.sink.side(), parts.camera(), setup);
                 outbox.get_mut().unwrap_or_else(PoisonError::into_inner).reconfigure(&parts.config.outbox);
                 reload::done(&reload, ticket, Ok(told));
             }

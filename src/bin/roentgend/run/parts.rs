@@ -14,9 +14,11 @@ use roentgen::pseudonym::Key;
 use roentgen::report::Clock;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
+use roentgen::source::camera;
 use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
+use roentgen::source::spool::{self, Keep, Spool};
 use roentgen::status::Setup;
 use std::io;
 use std::path::absolute;
@@ -28,6 +30,8 @@ pub(super) struct Parts {
     pub(super) model: Active,
     pub(super) assessor: Assessor,
     pub(super) source: Doors,
+    /// What fills the camera's spool.
+    camera: Option<camera::Door>,
     pub(super) sink: MqttSink,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
@@ -44,7 +48,9 @@ impl Parts {
     ) -> anyhow::Result<Option<Self>> {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
+        // Not the camera, whose spool the source has opened before.
         let Some(source) = patience.until(|| source(&config))? else { return Ok(None) };
+        let camera = camera(&config)?;
         let broker_files = reload::stamps(&config)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -54,7 +60,7 @@ impl Parts {
         });
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-        Ok(Some(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside }))
+        Ok(Some(Self { config, model, assessor, source, camera, sink, broker_files, outbox_set_aside }))
     }
 
     /// What the box says of itself.
@@ -72,6 +78,11 @@ impl Parts {
         }
     }
 
+    /// A handle on the camera.
+    pub(super) fn camera(&self) -> Option<camera::Remote> {
+        self.camera.as_ref().map(camera::Door::remote)
+    }
+
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
         let Change { config, model, assessor, source, trial, broker, .. } = change;
@@ -85,6 +96,9 @@ impl Parts {
         }
         if let Some(source) = source {
             self.source = source;
+            // The old one lets go of the device before the new one opens it.
+            self.camera = None;
+            self.camera = camera(&self.config)?;
         }
         self.source.try_with(&trial);
         let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
@@ -114,7 +128,36 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
         .with_reserve(&config.reserve, &config.state_dir)
         .with_retention(&config.source.folder, time)
         .with_trials(trial(config)?, &config.state_dir);
-    Ok(Doors::new(folder))
+    let mut doors = Doors::new(folder);
+    if config.source.camera.is_some() {
+        doors.add(camera_spool(config)?.watch(&Keep::default(), decoder(), trial(config)?)?);
+    }
+    Ok(doors)
+}
+
+fn camera_spool(config: &Config) -> anyhow::Result<Spool> {
+    Ok(Spool::open(&config.state_dir, spool::Door::Camera, &config.reserve)?)
+}
+
+/// What fills the camera's spool, where there is a camera. It finds out by itself whether it is plugged in.
+#[cfg(feature = "camera")]
+fn camera(config: &Config) -> anyhow::Result<Option<camera::Door>> {
+    let Some(settings) = config.source.camera.clone() else { return Ok(None) };
+    let spool = camera_spool(config)?;
+    let store = move |name: &str, png: &[u8]| spool.store(name, png).map_err(|error| error.to_string());
+    let roots = camera::names::Roots::default();
+    let wanted = settings.clone();
+    let open = move || -> Result<Box<dyn camera::Eye>, camera::Away> {
+        Ok(Box::new(camera::device::Camera::open(&wanted, &roots)?))
+    };
+    let door = camera::Door::start(&settings, &config.state_dir, Box::new(open), Box::new(store));
+    Ok(Some(door.context("cannot start the camera's thread")?))
+}
+
+/// None: the configuration was refused if it named one.
+#[cfg(not(feature = "camera"))]
+fn camera(_: &Config) -> anyhow::Result<Option<camera::Door>> {
+    Ok(None)
 }
 
 /// The time, as long as somebody vouches for the clock.

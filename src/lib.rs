@@ -26,7 +26,8 @@
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract), tflite; edgetpu, which has a TFLite delegate
 //!                  run the network in a child process, and the processor where that fails
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
-//!    source        trait Source; folder; decoder, which opens radiographs in a child process
+//!    source        trait Source, Doors; folder; spool, for doors whose images are not files; camera; decoder, which opens radiographs
+//!                  in a child process
 //!    outbox        the durable queue (SQLite)
 //!    sink          trait Sink; mqtt
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,
@@ -39,6 +40,7 @@
 //! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom
 //!    tensor  report  pseudonym
 //! 0  plain_file    opening a named file without waiting for a pipe
+//!    named_file    the certificates, keys and passwords that the configuration names
 //!    process       child processes of this program: started, bounded, ended
 //!    workers       a pool of threads for tasks of microseconds
 //!    reload        the wish that the daemon read its configuration again
@@ -58,6 +60,7 @@ pub mod bundle;
 pub mod classifier;
 pub mod config;
 pub mod kernels;
+pub mod named_file;
 pub mod network;
 pub mod outbox;
 pub mod pipeline;

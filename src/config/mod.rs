@@ -11,7 +11,7 @@ use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::{folder, reserve};
+use crate::source::{camera, folder, reserve};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -95,8 +95,10 @@ pub struct SourceConfig {
     pub folder: folder::Config,
     #[serde(deserialize_with = "no_dicom", skip_serializing)]
     dicom: NotBuilt,
-    #[serde(deserialize_with = "no_camera", skip_serializing)]
-    camera: NotBuilt,
+    /// The camera; absent: off.
+    #[cfg_attr(not(feature = "camera"), serde(deserialize_with = "no_camera"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub camera: Option<camera::Config>,
 }
 
 /// The place of a section whose door is not in this build.
@@ -224,6 +226,7 @@ impl Config {
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.outbox.validate()?;
         self.source.folder.validate()?;
+        self.source.camera.as_ref().map_or(Ok(()), camera::Config::validate)?;
         self.limits.validate()?;
         self.bundles.validate()?;
         self.engine.validate()?;
@@ -263,7 +266,7 @@ fn locate(error: &toml::de::Error, text: &str) -> String {
 }
 
 /// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
-fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D::Error> {
+fn refuse<'de, D: Deserializer<'de>, T>(_: D, section: &str) -> Result<T, D::Error> {
     Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
 }
 
@@ -271,7 +274,8 @@ fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::E
     refuse(deserializer, "source.dicom")
 }
 
-fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
+#[cfg(not(feature = "camera"))]
+fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<camera::Config>, D::Error> {
     refuse(deserializer, "source.camera")
 }
 
@@ -307,6 +311,7 @@ mod tests {
         config.mqtt.client_certificate = Some(PathBuf::new());
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
+        config.source.camera = Some(camera::Config::default());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
         assert!(found.len() > 15, "{found:?}");
@@ -349,7 +354,8 @@ mod tests {
 
     #[test]
     fn doors_that_are_not_built_are_refused_rather_than_ignored() {
-        for section in ["source.dicom", "source.camera"] {
+        let camera = (!cfg!(feature = "camera")).then_some("source.camera");
+        for section in ["source.dicom"].into_iter().chain(camera) {
             let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
             assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
@@ -373,6 +379,7 @@ mod tests {
             ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+            ("[source.folder]\nkeep_done_days = 40000", "source.folder.keep_done_days"),
             ("[engine]\nthreads = 1000", "engine.threads"),
             ("[engine]\nkernel = \"mmx\"", "engine.kernel"),
             ("[engine]\nmemory = \"huge\"", "memory"),

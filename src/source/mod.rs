@@ -1,11 +1,16 @@
 //! Where radiographs come from: the trait of all doors into the box. Not the judgement of what came in.
 
+mod bell;
+pub mod camera;
 pub mod decoder;
+mod doors;
 pub mod folder;
 pub mod reserve;
+pub mod spool;
 mod trouble;
 
 pub use crate::process;
+pub use doors::Doors;
 
 use crate::radiograph::{Radiograph, Refusal};
 use crate::report::Report;

@@ -1,5 +1,6 @@
 //! What [`super::Status`] remembers, and the nouns it is told.
 
+use super::Camera;
 use super::counts::Counts;
 use super::latency::Latencies;
 use crate::bundle::Fallback;
@@ -96,6 +97,7 @@ pub(super) struct State {
     /// Since when the broker is there, or away.
     pub(super) broker_since: Instant,
     pub(super) update: Option<Update>,
+    pub(super) camera: Option<Camera>,
     /// See [`super::Status::urgent`].
     pub(super) urgent: u64,
 }
@@ -120,6 +122,7 @@ impl Default for State {
             broker: None,
             broker_since: now,
             update: None,
+            camera: None,
             urgent: 0,
         }
     }

@@ -11,7 +11,7 @@ use roentgen::bundle::Bundle;
 use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::native::NativeClassifier;
 use roentgen::config::{Backend, Config};
-use roentgen::process::{self, Program};
+use roentgen::process::{self, Bounds, Program};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::Read;
@@ -234,18 +234,15 @@ fn measure(
         arguments.extend(["--slower".into(), slower.to_string().into()]);
     }
     let text = toml::to_string(config).context("cannot write down the configuration")?;
-    let mut command = Program::this(arguments).with_variable(CONFIG, text).command();
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the process that measures")?;
+    let program = Program::this(arguments).with_variable(CONFIG, text);
+    let child = program.start(Stdio::null(), Stdio::piped(), Bounds::NONE);
+    let mut child = child.context("cannot start the process that measures")?;
     let (start, mut told) = (Instant::now(), Instant::now());
     let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if start.elapsed() < PATIENCE => std::thread::sleep(LOOK),
-            ended => {
-                process::end(&mut child);
-                ended.context("cannot see whether the process that measures has ended")?;
-                bail!("it took longer than {} s", PATIENCE.as_secs());
-            }
+        match child.ended().context("cannot see whether the process that measures has ended")? {
+            Some(status) => break status,
+            None if start.elapsed() < PATIENCE => std::thread::sleep(LOOK),
+            None => bail!("it took longer than {} s", PATIENCE.as_secs()),
         }
         if told.elapsed() > Duration::from_secs(1) {
             told = Instant::now();
@@ -254,7 +251,7 @@ fn measure(
     };
     // A line, which has had room in the pipe.
     let mut said = String::new();
-    if let Some(output) = child.stdout.take() {
+    if let Some(output) = child.output() {
         output.take(1 << 16).read_to_string(&mut said).context("cannot read what was measured")?;
     }
     let said: serde_json::Value = serde_json::from_str(&said)

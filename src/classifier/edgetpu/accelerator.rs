@@ -5,13 +5,13 @@ use super::config::Config;
 use super::wire::{self, Answer, Job, MAX_TEXT};
 use super::worker::length;
 use crate::bundle::{Bundle, BundleError};
-use crate::process::{self, Program};
+use crate::process::{self, Bounds, Program, Running};
 use crate::tensor::Tensor;
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,9 +70,9 @@ pub enum Trouble {
     Nonsense,
 }
 
-/// A process with libraries, device and model.
+/// A process with libraries, device and model. Dropping it ends the process.
 pub struct Accelerator {
-    child: Child,
+    child: Running,
     stream: UnixStream,
     heard: Vec<u8>,
     /// Why the job could not be handed over.
@@ -117,9 +117,9 @@ impl Accelerator {
         let (stream, theirs) = UnixStream::pair()?;
         // A process that reads no more is not waited for longer than it has.
         stream.set_write_timeout(Some(config.start()))?;
-        let child = program.command().stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        let child = program.start(Stdio::from(OwnedFd::from(theirs)), Stdio::null(), Bounds::NONE)?;
+        let child = child.reaped_within(KILLING);
         let unsent = Arc::default();
-        // From here on dropping it ends the process.
         let until = Instant::now() + config.start();
         let made = Self {
             child,
@@ -130,8 +130,6 @@ impl Accelerator {
             until,
             ready: None,
         };
-        // A core file would hold the image.
-        process::limit(&made.child, libc::RLIM_INFINITY, libc::RLIM_INFINITY)?;
         let mut sender = made.stream.try_clone()?;
         let bundle = Arc::clone(bundle);
         let model = config.model();
@@ -179,7 +177,7 @@ impl Accelerator {
 
     /// Whether its process has ended, which it never does unasked.
     pub fn check(&mut self) -> Result<(), Trouble> {
-        match self.child.try_wait()? {
+        match self.child.ended()? {
             Some(status) => Err(Trouble::Ended(process::described(Some(status)))),
             None => Ok(()),
         }
@@ -238,13 +236,7 @@ impl Accelerator {
         if let Some(error) = self.unsent.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return error.into();
         }
-        Trouble::Ended(process::described(process::wait(&mut self.child, Instant::now() + ENDING)))
-    }
-}
-
-impl Drop for Accelerator {
-    fn drop(&mut self) {
-        process::end_within(&mut self.child, KILLING);
+        Trouble::Ended(process::described(self.child.wait(Instant::now() + ENDING)))
     }
 }
 

@@ -23,7 +23,6 @@
 
 pub mod command;
 mod config;
-mod files;
 mod link;
 mod side;
 mod tls;
@@ -33,13 +32,13 @@ pub use side::{Received, Sent, Side};
 
 use super::{Sink, SinkError};
 use crate::bundle::Fallback;
+use crate::named_file::{self, FileError};
 use crate::report::{Message, ModelIdentity, Report};
 use link::{Link, State, WINDOW};
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
 use serde::Serialize;
 use side::Said;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -56,28 +55,8 @@ pub enum MqttError {
     #[error(transparent)]
     Invalid(#[from] InvalidValue),
     /// A file that the configuration names cannot be used.
-    #[error("{key} = {path}: {problem}")]
-    File {
-        /// The key as it stands in the file.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-    /// A file that the configuration names cannot be read.
-    #[error("{key} = {path}: {error}{advice}")]
-    Read {
-        /// The key as it stands in the file.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said; passing trouble of a disk is not the configuration's fault.
-        #[source]
-        error: std::io::Error,
-        /// What to do.
-        advice: &'static str,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// No thread or runtime could be made: what the system is short of may be there the next time.
     #[error("cannot start the MQTT client: {0}")]
     Start(#[source] std::io::Error),
@@ -240,9 +219,12 @@ impl Sink for MqttSink {
         self.publish_all(&[message]).1
     }
 
+    fn fits(&self, message: &Message) -> bool {
+        message.json.len() <= self.max_payload
+    }
+
     fn publish_all(&mut self, messages: &[Message]) -> (usize, Result<(), SinkError>) {
-        let fits = |message: &&Message| message.json.len() <= self.max_payload;
-        let deliverable = &messages[..messages.iter().take_while(fits).count()];
+        let deliverable = &messages[..messages.iter().take_while(|message| self.fits(message)).count()];
         // Only reports that are asked for are waited for: abandoned ones come again from the outbox.
         let same = self.pending.iter().zip(deliverable).take_while(|(pending, message)| pending.is(message)).count();
         if same < self.pending.len() {
@@ -347,9 +329,9 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
 fn password(config: &Config) -> Result<Zeroizing<String>, MqttError> {
     let Some(value) = &config.password_file else { return Ok(Zeroizing::new(String::new())) };
     let key = "mqtt.password_file";
-    let path = files::locate(key, value)?;
-    let secret = files::read_secret(key, &path)?;
-    let failed = |problem: &str| MqttError::File { key, path: path.clone(), problem: problem.into() };
+    let path = named_file::locate(key, value)?;
+    let secret = named_file::read_secret(key, &path)?;
+    let failed = |problem: &str| MqttError::from(FileError::unusable(key, &path, problem));
     let text = std::str::from_utf8(secret.reveal()).map_err(|_| failed("its first line is not UTF-8 text"))?;
     match text.lines().next() {
         None | Some("") => Err(failed("its first line is empty; write the password there")),

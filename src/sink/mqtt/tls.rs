@@ -1,8 +1,8 @@
 //! TLS for `mqtts://`: rustls with one crypto library (ring), trusting the system's certificate authorities or those of
 //! `ca_file`, showing the box's own certificate where the broker asks for one. No way to switch verification off.
 
-use super::{Config, MqttError, files};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use super::{Config, MqttError};
+use crate::named_file::{self, FileError, pem};
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore, crypto::ring};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,15 +28,15 @@ pub(super) fn client_config(config: &Config) -> Result<ClientConfig, MqttError> 
         .with_root_certificates(authorities(config)?);
     match (&config.client_certificate, &config.client_key) {
         (Some(certificate), Some(key)) => {
-            let chain = certificates(CERTIFICATE, &files::locate(CERTIFICATE, certificate)?)?;
-            let path = files::locate(KEY, key)?;
-            let key = private_key(&path)?;
+            let chain = pem::certificates(CERTIFICATE, &named_file::locate(CERTIFICATE, certificate)?)?;
+            let path = named_file::locate(KEY, key)?;
+            let key = pem::private_key(KEY, &path)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 let problem = match error {
                     Error::InconsistentKeys(_) => "it is not the key of mqtt.client_certificate".into(),
                     other => format!("with mqtt.client_certificate it cannot be used: {other}"),
                 };
-                MqttError::File { key: KEY, path, problem }
+                FileError::unusable(KEY, &path, problem).into()
             })
         }
         _ => Ok(builder.with_no_client_auth()),
@@ -46,52 +46,14 @@ pub(super) fn client_config(config: &Config) -> Result<ClientConfig, MqttError> 
 /// Whom to trust.
 fn authorities(config: &Config) -> Result<RootCertStore, MqttError> {
     let path = match &config.ca_file {
-        Some(value) => files::locate(CA, value)?,
+        Some(value) => named_file::locate(CA, value)?,
         None => SYSTEM_BUNDLES.map(PathBuf::from).into_iter().find(|path| path.exists()).ok_or_else(|| {
             let problem = "mqtts:// needs it here: this system has no list of trusted certificate authorities \
                            (package ca-certificates)";
-            MqttError::File { key: CA, path: PathBuf::new(), problem: problem.into() }
+            FileError::unusable(CA, Path::new(""), problem)
         })?,
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(CA, &path)? {
-        // A system's list may hold old forms that rustls does not read; one good one is enough.
-        if let Err(error) = roots.add(certificate) {
-            log::debug!("{}: a certificate is left out: {error}", path.display());
-        }
-    }
-    if roots.is_empty() {
-        let problem = "it holds no usable certificate; give the PEM file of the broker's authority".into();
-        return Err(MqttError::File { key: CA, path, problem });
-    }
-    Ok(roots)
-}
-
-/// The certificates of a PEM file; at least one.
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, MqttError> {
-    let failed = |problem: &str| MqttError::File { key, path: path.to_owned(), problem: problem.into() };
-    let bytes = files::read_public(key, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(failed("it holds no certificate in PEM form (BEGIN CERTIFICATE)")),
-        Err(_) => Err(failed("it is not a PEM file of certificates; get it again")),
-    }
-}
-
-/// The key of a PEM file. The parser's own words are not passed on: they may quote it.
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, MqttError> {
-    let secret = files::read_secret(KEY, path)?;
-    PrivateKeyDer::from_pem_slice(secret.reveal()).map_err(|_| {
-        let is_encrypted = secret.reveal().windows(9).any(|window| window == b"ENCRYPTED");
-        let problem = if is_encrypted {
-            "it is encrypted, and nobody is there at the start to type its password: remove the encryption \
-             (openssl pkey -in OLD -out NEW) and let only the service read it"
-        } else {
-            "it holds no private key in PEM form (BEGIN PRIVATE KEY)"
-        };
-        MqttError::File { key: KEY, path: path.to_owned(), problem: problem.into() }
-    })
+    Ok(pem::authorities(CA, &path, "the broker's")?)
 }
 
 /// What a failed TLS connection means and what to do, where that is known; else `None`.

@@ -68,6 +68,13 @@ impl From<Refusal> for Refused {
     }
 }
 
+impl Answer {
+    /// From a packet; `None`: nonsense.
+    pub(super) fn of(packet: &[u8]) -> Option<Self> {
+        serde_json::from_slice(packet).ok()
+    }
+}
+
 /// Sends one message with descriptors.
 pub(super) fn send(socket: impl AsFd, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;

@@ -2,21 +2,21 @@
 //! now and then. Opens no file.
 
 use super::identity::Identity;
+use super::names::may_be_taken;
 use super::{Config, failed};
 use crate::pseudonym::Key;
 use crate::source::SourceError;
+use crate::source::bell::Bell;
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// After how long it is asked again for file events, where there were none.
@@ -47,6 +47,8 @@ pub(super) struct Arrivals {
     events: Receiver<notify::Result<notify::Event>>,
     /// More events came than are kept.
     overflowed: Arc<AtomicBool>,
+    /// Is rung at every event.
+    bell: Arc<OnceLock<Bell>>,
     /// Device and inode of the folder that is watched, and since when.
     watched: Option<(u64, u64)>,
     since: Instant,
@@ -76,6 +78,7 @@ impl Arrivals {
             watcher: None,
             events: sync_channel(1).1,
             overflowed: Arc::default(),
+            bell: Arc::default(),
             watched: None,
             since: Instant::now(),
             is_lost: false,
@@ -120,10 +123,13 @@ impl Arrivals {
         }
         let (sender, events) = sync_channel(MAX_EVENTS);
         let overflowed = Arc::new(AtomicBool::new(false));
-        let flag = overflowed.clone();
+        let (flag, bell) = (overflowed.clone(), Arc::clone(&self.bell));
         let keep = move |event| {
             if matches!(sender.try_send(event), Err(TrySendError::Full(_))) {
                 flag.store(true, Ordering::Relaxed);
+            }
+            if let Some(bell) = bell.get() {
+                bell.ring();
             }
         };
         let watcher = notify::recommended_watcher(keep).and_then(|mut watcher| {
@@ -146,10 +152,12 @@ impl Arrivals {
         Ok(())
     }
 
-    /// What lies in the folder, whatever it is.
-    pub(super) fn identities(&self) -> io::Result<Vec<Identity>> {
+    /// The disk or share that the folder is on, and what lies in it, whatever it is.
+    pub(super) fn identities(&self) -> io::Result<(u64, Vec<Identity>)> {
+        let device = fs::metadata(&self.incoming)?.dev();
         let entries = fs::read_dir(&self.incoming)?.filter_map(Result::ok);
-        Ok(entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| Identity::of(&metadata)).collect())
+        let found = entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| Identity::of(&metadata));
+        Ok((device, found.collect()))
     }
 
     /// How many files are known to be there that are to be taken.
@@ -196,6 +204,17 @@ impl Arrivals {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(wait),
             }
         }
+    }
+
+    /// Rings this bell at every event from now on.
+    pub(super) fn ring(&self, bell: Bell) {
+        // Set once: who has several folders asks them all in turns for as long as they live.
+        let _ = self.bell.set(bell);
+    }
+
+    /// How long it is until the folder is looked at as a whole.
+    pub(super) fn rest(&self) -> Duration {
+        self.last_scan.map_or(Duration::ZERO, |last| self.poll.saturating_sub(last.elapsed()))
     }
 
     /// Looks at a file again that was handed over before.
@@ -336,32 +355,15 @@ fn is_empty(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.size() == 0)
 }
 
-/// Whether a name is one that the folder takes: no dot file, none of the endings that writers use for unfinished files.
-pub fn may_be_taken(path: &Path) -> bool {
-    let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default().to_ascii_lowercase();
-    let unfinished = [".part", ".tmp", ".partial"].iter().any(|ending| name.ends_with(ending.as_bytes()));
-    !(name.is_empty() || name.starts_with(b".") || unfinished)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
 
     #[test]
-    fn unfinished_and_hidden_names_are_left_alone() {
-        for name in [".hidden.png", "a.png.part", "a.tmp", "a.partial", "A.PART", ".part"] {
-            assert!(!may_be_taken(Path::new(name)), "{name}");
-        }
-        for name in ["a.png", "part", "tmp.png", "a.part.png", "no-extension"] {
-            assert!(may_be_taken(Path::new(name)), "{name}");
-        }
-    }
-
-    #[test]
     fn events_that_nobody_asks_for_are_not_kept_without_end_and_no_file_is_lost_by_that() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config { incoming: folder.path().to_owned(), settle_ms: 100, poll_ms: 50 };
+        let config = Config { incoming: folder.path().to_owned(), settle_ms: 100, poll_ms: 50, ..Config::default() };
         let mut arrivals = Arrivals::watch(&config, Key::from_bytes([7; 32])).unwrap();
         let paths = ["a.png", "b.png"].map(|name| fs::canonicalize(folder.path()).unwrap().join(name));
         let mut files = paths.clone().map(|path| fs::File::create(path).unwrap());

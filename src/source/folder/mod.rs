@@ -7,7 +7,8 @@
 //! ending in `.part`, `.tmp` or `.partial` and dot files are not touched.
 //!
 //! A file's name may be a patient's. Log lines, errors and reasons call a file by its [`tag`](Key::tag) instead.
-
+//!
+//! The same watches over the spools of the other doors ([`super::spool`]); a [`Manner`] says what is different there.
 //!
 //! What goes wrong once it is open stops nothing: a full disk, a folder that is gone, a share that does not answer. Then no
 //! image is taken, which [`Source::condition`] says with the reason, and what was dropped stays where it is; it goes on by
@@ -16,14 +17,21 @@
 mod arrivals;
 mod hand;
 mod identity;
+mod manner;
 mod moves;
+mod names;
+mod retention;
 mod settle;
 mod take;
 pub mod trial;
 
-pub use arrivals::may_be_taken;
+pub(in crate::source) use hand::RUN;
 pub use identity::arrived;
+pub use manner::Manner;
+pub use names::may_be_taken;
+pub use retention::Time;
 
+use super::bell::Bell;
 use super::decoder::Decoder;
 use super::process::Program;
 use super::reserve::{self, Reserve};
@@ -31,6 +39,7 @@ use super::{Condition, Intake, Item, Outcome, Source, SourceError};
 use arrivals::Arrivals;
 use hand::Hand;
 use identity::Identity;
+use retention::Retention;
 use serde::{Deserialize, Serialize};
 use settle::Settling;
 use std::collections::HashMap;
@@ -51,11 +60,16 @@ pub struct Config {
     pub settle_ms: u64,
     /// Milliseconds between two looks at the whole folder; 50 to 600000.
     pub poll_ms: u64,
+    /// Days after which a settled file is deleted from `done/`; 0: never; at most 36500.
+    pub keep_done_days: u32,
+    /// Bytes beyond which the oldest files of `done/` are deleted; 0: never.
+    pub keep_done_bytes: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { incoming: "/var/lib/roentgen/incoming".into(), settle_ms: 2000, poll_ms: 1000 }
+        let incoming = "/var/lib/roentgen/incoming".into();
+        Self { incoming, settle_ms: 2000, poll_ms: 1000, keep_done_days: 0, keep_done_bytes: 0 }
     }
 }
 
@@ -74,6 +88,9 @@ impl Config {
         if !(50..=600_000).contains(&self.poll_ms) {
             return Err("source.folder.poll_ms: write a number of milliseconds from 50 to 600000".into());
         }
+        if self.keep_done_days > 36_500 {
+            return Err("source.folder.keep_done_days: write a number of days up to 36500, or 0 for ever".into());
+        }
         Ok(())
     }
 
@@ -88,8 +105,9 @@ impl Config {
     }
 }
 
-/// The drop folder.
+/// The drop folder, or another one that is watched as it is.
 pub struct Folder {
+    manner: Manner,
     incoming: PathBuf,
     done: PathBuf,
     rejected: PathBuf,
@@ -104,6 +122,8 @@ pub struct Folder {
     /// What is settled and could not be moved yet.
     unmoved: Vec<Settling>,
     reserve: Option<Reserve>,
+    /// What `done/` need not hold any more.
+    retention: Option<Retention>,
     /// Files that may have crashed this program, and how they are tried.
     suspects: Option<(Hand, Trials)>,
     intake: Intake,
@@ -135,12 +155,25 @@ impl From<String> for Blocked {
 /// How often a trial is looked at.
 const TRIAL_POLL: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether what stands in the way is gone.
+const CLOSED_POLL: Duration = Duration::from_millis(250);
+
 impl Folder {
     /// Makes the three folders where they are missing, checks that files can be moved and decoded, removes what an earlier
     /// run has left half-moved, and starts to watch.
-    pub fn open(config: &Config, mut decoder: Decoder) -> Result<Self, SourceError> {
+    pub fn open(config: &Config, decoder: Decoder) -> Result<Self, SourceError> {
+        Self::open_as(Manner::DROP_FOLDER, config, decoder)
+    }
+
+    /// The same for another folder than the drop folder.
+    pub(in crate::source) fn open_as(
+        manner: Manner,
+        config: &Config,
+        mut decoder: Decoder,
+    ) -> Result<Self, SourceError> {
         let (incoming, done, rejected) = (config.incoming.clone(), config.done(), config.rejected());
-        for folder in [&incoming, &done, &rejected] {
+        let is_used = [true, manner.keeps_reported, manner.keeps_rejected];
+        for (folder, _) in [&incoming, &done, &rejected].into_iter().zip(is_used).filter(|(_, is_used)| *is_used) {
             fs::create_dir_all(folder).map_err(failed("cannot make the folder", folder.display()))?;
             moves::check_writable(folder)?;
         }
@@ -151,6 +184,7 @@ impl Folder {
         decoder.check().map_err(failed("cannot decode images", "the decoder's process"))?;
         let arrivals = Arrivals::watch(config, decoder.key().clone())?;
         Ok(Self {
+            manner,
             incoming,
             done,
             rejected,
@@ -161,6 +195,7 @@ impl Folder {
             delayed: HashMap::new(),
             unmoved: Vec::new(),
             reserve: None,
+            retention: None,
             suspects: None,
             intake: Intake::Open,
             opens: Opens::Freely,
@@ -180,8 +215,8 @@ impl Folder {
         let decode = Duration::from_secs(self.decoder.limits().decode_seconds);
         match Hand::open(state_dir) {
             Ok(mut hand) => {
-                if let Ok(files) = self.arrivals.identities() {
-                    hand.retain(&files);
+                if let Ok((device, files)) = self.arrivals.identities() {
+                    hand.retain(device, &files);
                 }
                 self.suspects = Some((hand, Trials::new(program, decode)));
             }
@@ -200,6 +235,35 @@ impl Folder {
         }
     }
 
+    /// Rings this bell whenever there is something to look at.
+    pub(in crate::source) fn ring(&self, bell: Bell) {
+        self.arrivals.ring(bell);
+    }
+
+    /// What logs and errors call this door.
+    pub(in crate::source) fn name(&self) -> &'static str {
+        self.manner.name
+    }
+
+    /// Whether it handed this item over and waits for its outcome.
+    pub(in crate::source) fn has(&self, item: &Item) -> bool {
+        self.taken.contains_key(&item.handle)
+    }
+
+    /// Whether an image is being decoded.
+    pub(in crate::source) fn is_decoding(&self) -> bool {
+        self.at_hand.is_some()
+    }
+
+    /// For how long it need not be asked for an item, unless its bell rings.
+    pub(in crate::source) fn rest(&self) -> Duration {
+        match &self.suspects {
+            _ if self.intake != Intake::Open => CLOSED_POLL,
+            Some((_, trials)) if trials.is_running() => TRIAL_POLL,
+            _ => self.arrivals.rest(),
+        }
+    }
+
     /// What a file is called where its name must not stand.
     fn tag(&self, path: &Path) -> String {
         self.decoder.key().tag(path)
@@ -207,6 +271,10 @@ impl Folder {
 
     /// One step towards the next item: at most until the deadline.
     fn step(&mut self, deadline: Instant) -> Result<Option<Item>, Blocked> {
+        // Also where no image can be taken: want of room may be the reason.
+        if let Some(retention) = &mut self.retention {
+            retention.step(Instant::now());
+        }
         self.move_the_unmoved()?;
         if self.at_hand.is_some() {
             return self.decoded(deadline);
@@ -217,8 +285,8 @@ impl Folder {
         if let Some(reserve) = &mut self.reserve {
             reserve.check()?;
         }
-        self.arrivals.look().map_err(|error| error.to_string())?;
         self.folders_are_there()?;
+        self.arrivals.look().map_err(|error| error.to_string())?;
         let until = match &self.suspects {
             Some((_, trials)) if trials.is_wanted() => Instant::now(),
             Some((_, trials)) if trials.is_running() => deadline.min(Instant::now() + TRIAL_POLL),
@@ -248,9 +316,11 @@ impl Folder {
     /// `done/` and `rejected/` are made again where somebody removed them; the drop folder itself is not, which may be a
     /// disk that will be back.
     fn folders_are_there(&self) -> Result<(), Blocked> {
-        for folder in [&self.done, &self.rejected] {
-            if !folder.is_dir() {
-                fs::create_dir(folder)
+        let Manner { is_own, keeps_reported, keeps_rejected, .. } = self.manner;
+        let folders = [(&self.incoming, is_own), (&self.done, keeps_reported), (&self.rejected, keeps_rejected)];
+        for (folder, is_ours) in folders {
+            if is_ours && !folder.is_dir() {
+                fs::create_dir_all(folder)
                     .map_err(|error| format!("cannot make the folder {} again: {error}", folder.display()))?;
                 log::warn!("{} was gone; it is there again", folder.display());
             }
@@ -260,7 +330,7 @@ impl Folder {
 
     fn open_intake(&mut self) {
         if self.intake != Intake::Open {
-            log::info!("images are taken again");
+            log::info!("images are taken again{}", self.from());
             self.intake = Intake::Open;
         }
         self.opens = Opens::Freely;
@@ -268,13 +338,21 @@ impl Folder {
 
     fn close_intake(&mut self, Blocked { reason, opens }: Blocked) {
         match &self.intake {
-            Intake::Open => log::warn!("no image is taken: {reason}"),
+            Intake::Open => log::warn!("no image is taken{}: {reason}", self.from()),
             // One trouble may show in several ways, in turns.
-            Intake::Closed { reason: before } if *before != reason => log::debug!("no image is taken: {reason}"),
+            Intake::Closed { reason: before } if *before != reason => {
+                log::debug!("no image is taken{}: {reason}", self.from());
+            }
             Intake::Closed { .. } => {}
         }
         self.intake = Intake::Closed { reason };
         self.opens = opens;
+    }
+
+    /// Where images come from, where that is not the drop folder.
+    fn from(&self) -> String {
+        let is_drop_folder = self.manner == Manner::DROP_FOLDER;
+        if is_drop_folder { String::new() } else { format!(" from {}", self.manner.name) }
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn settle(
             // Best effort: a reason without its file misleads nobody for long.
             let _ = fs::remove_file(with_suffix(&target, REASON_SUFFIX));
         }
-        return Err(failed("cannot move it out of the drop folder", tag)(error));
+        return Err(failed("cannot move it out of incoming/", tag)(error));
     }
     // The new name first: after a power cut the file may be found in both folders, never in none.
     for folder in [to, from] {

@@ -7,7 +7,7 @@ use crate::source::trouble::{Fate, fate};
 use crate::source::{Item, Outcome, SourceError};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 /// For how long a file that cannot be copied out of the drop folder, the disk failing at it, is tried again.
@@ -101,7 +101,6 @@ impl Folder {
             return Ok(());
         }
         let lasts = fails_for_long(&mut settling.failing_since, &error.error, Instant::now());
-        let Settling { path, identity, .. } = &*settling;
         if fate(&error.error) != Fate::Lasting && !is_unreadable && !lasts {
             return Err(error);
         }
@@ -110,9 +109,10 @@ impl Folder {
             return Err(error);
         }
         // Whose fault it is shows where nothing of this file is in the way.
-        for folder in [&self.incoming, &self.done, &self.rejected] {
+        for folder in [Some(&*self.incoming), self.goes_to(settling)].into_iter().flatten() {
             moves::check_writable(folder)?;
         }
+        let Settling { path, identity, .. } = &*settling;
         // A sticky folder, an immutable file, a name that the other file system does not take, or one that cannot be read
         // (any more: a bad spot of the disk) and so not be copied there either.
         log::error!("{error}; it stays there and is not looked at again until it changes");
@@ -120,10 +120,22 @@ impl Folder {
         Ok(())
     }
 
+    /// Where a file goes; `None`: it is deleted.
+    fn goes_to(&self, settling: &Settling) -> Option<&Path> {
+        let (to, is_kept) = match settling.refusal {
+            Some(_) => (&self.rejected, self.manner.keeps_rejected),
+            None => (&self.done, self.manner.keeps_reported),
+        };
+        is_kept.then_some(to)
+    }
+
     fn move_one(&self, settling: &Settling, tag: &str) -> Result<(), SourceError> {
         let Settling { path, received_at, refusal, .. } = settling;
+        let Some(to) = self.goes_to(settling) else {
+            // Not synced: a power cut brings it back, it is judged once more, and no second report comes of that.
+            return fs::remove_file(path).map_err(super::failed("cannot delete", tag));
+        };
         let reason = refusal.as_ref().map(|refusal| moves::Reason::new(tag, refusal, *received_at));
-        let to = if reason.is_some() { &self.rejected } else { &self.done };
         let moved = moves::settle(path, tag, &self.incoming, to, reason.as_ref());
         match moved {
             Err(error) if error.error.kind() == ErrorKind::NotFound && !to.is_dir() && self.incoming.is_dir() => {

@@ -78,7 +78,11 @@ impl Folder {
         let Some(decoded) = self.decoder.poll(until) else { return Ok(None) };
         let Some(AtHand { path, identity, since }) = self.at_hand.take() else { return Ok(None) };
         let content = match decoded {
-            Ok(radiograph) => Content::Radiograph(radiograph),
+            Ok(mut radiograph) => {
+                let origin = &mut radiograph.origin;
+                origin.kind = self.manner.kind.unwrap_or(origin.kind);
+                Content::Radiograph(radiograph)
+            }
             Err(Failure::Refused(refusal)) => Content::Refused(refusal),
             Err(Failure::Unread(error)) => match self.unread(&path, identity, &error)? {
                 Some(refusal) => Content::Refused(refusal),
@@ -170,7 +174,11 @@ impl Folder {
         let (hand, trials) = self.suspects.as_mut()?;
         let (suspect, verdict) = trials.poll()?;
         let content = match verdict {
-            Verdict::Judged(report) => Content::Judged(report),
+            Verdict::Judged(mut report) => {
+                // The trial was handed a file, and does not know by which door it came.
+                report.origin.kind = self.manner.kind.unwrap_or(report.origin.kind);
+                Content::Judged(report)
+            }
             Verdict::Refused(refusal) => Content::Refused(refusal),
             Verdict::Died if hand.died(&suspect.identity) >= MAX_DEATHS => Content::Refused(trial::refusal()),
             Verdict::Died | Verdict::Open => {

@@ -1,29 +1,38 @@
 //! What one configuration makes: the parts along the line, put together, and changed by a reload. Not what may change.
 
+use super::patience::Patience;
 use super::reload::{self, Change, Stamps};
 use crate::model::{self, Active, Choice};
 use crate::systemd;
 use anyhow::Context;
-use roentgen::assess::Assessor;
+use roentgen::assess::{self, Assessor};
 use roentgen::bundle::Bundle;
 use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::{Classifier, Running};
 use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
+use roentgen::report::Clock;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
+use roentgen::source::Doors;
+use roentgen::source::camera;
 use roentgen::source::decoder::Decoder;
 use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
+use roentgen::source::spool::{self, Keep, Spool};
 use roentgen::status::Setup;
+use std::io;
 use std::path::absolute;
+use std::time::SystemTime;
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) model: Active,
     pub(super) assessor: Assessor,
-    pub(super) source: Folder,
+    pub(super) source: Doors,
+    /// What fills the camera's spool.
+    camera: Option<camera::Door>,
     pub(super) sink: MqttSink,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
@@ -32,11 +41,17 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Makes them all, in the order in which their failure is cheapest to see.
-    pub(super) fn assemble(config: Config, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
+    /// Makes them all, in the order in which their failure is cheapest to see; `None`: asked to stop meanwhile.
+    pub(super) fn assemble(
+        config: Config,
+        set_aside: Option<&SetAside>,
+        patience: &Patience<'_>,
+    ) -> anyhow::Result<Option<Self>> {
         let mut model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        let source = source(&config)?;
+        // Not the camera, whose spool the source has opened before.
+        let Some(source) = patience.until(|| source(&config))? else { return Ok(None) };
+        let camera = camera(&config)?;
         let broker_files = reload::stamps(&config)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -46,7 +61,7 @@ impl Parts {
         });
         let online = online(&assessor, &mut model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-        Ok(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside })
+        Ok(Some(Self { config, model, assessor, source, camera, sink, broker_files, outbox_set_aside }))
     }
 
     /// What the box says of itself.
@@ -66,6 +81,11 @@ impl Parts {
         }
     }
 
+    /// A handle on the camera.
+    pub(super) fn camera(&self) -> Option<camera::Remote> {
+        self.camera.as_ref().map(camera::Door::remote)
+    }
+
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
         let Change { config, model, assessor, source, trial, broker, .. } = change;
@@ -79,8 +99,11 @@ impl Parts {
         }
         if let Some(source) = source {
             self.source = source;
+            // The old one lets go of the device before the new one opens it.
+            self.camera = None;
+            self.camera = camera(&self.config)?;
         }
-        self.source.try_with(trial);
+        self.source.try_with(&trial);
         let online = online(&self.assessor, &mut self.model, self.outbox_set_aside.clone());
         if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
@@ -100,23 +123,64 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
 }
 
 /// The doors into the box.
-pub(super) fn source(config: &Config) -> anyhow::Result<Folder> {
+pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     let key = Key::load_or_create(&config.key())?;
-    let decoder = Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key);
-    Ok(Folder::open(&config.source.folder, decoder)?
+    // A process for each door.
+    let decoder = || Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key.clone());
+    let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
-        .with_trials(trial(config)?, &config.state_dir))
+        .with_retention(&config.source.folder, time)
+        .with_trials(trial(config)?, &config.state_dir);
+    let mut doors = Doors::new(folder);
+    if config.source.camera.is_some() {
+        doors.add(camera_spool(config)?.watch(&Keep::default(), decoder(), trial(config)?)?);
+    }
+    Ok(doors)
+}
+
+fn camera_spool(config: &Config) -> anyhow::Result<Spool> {
+    Ok(Spool::open(&config.state_dir, spool::Door::Camera, &config.reserve)?)
+}
+
+/// What fills the camera's spool, where there is a camera. It finds out by itself whether it is plugged in.
+#[cfg(feature = "camera")]
+fn camera(config: &Config) -> anyhow::Result<Option<camera::Door>> {
+    let Some(settings) = config.source.camera.clone() else { return Ok(None) };
+    let spool = camera_spool(config)?;
+    let store = move |name: &str, png: &[u8]| spool.store(name, png).map_err(|error| error.to_string());
+    let roots = camera::names::Roots::default();
+    let wanted = settings.clone();
+    let open = move || -> Result<Box<dyn camera::Eye>, camera::Away> {
+        Ok(Box::new(camera::device::Camera::open(&wanted, &roots)?))
+    };
+    let door = camera::Door::start(&settings, &config.state_dir, Box::new(open), Box::new(store));
+    Ok(Some(door.context("cannot start the camera's thread")?))
+}
+
+/// None: the configuration was refused if it named one.
+#[cfg(not(feature = "camera"))]
+fn camera(_: &Config) -> anyhow::Result<Option<camera::Door>> {
+    Ok(None)
+}
+
+/// The time, as long as somebody vouches for the clock.
+fn time() -> Option<SystemTime> {
+    (assess::clock() == Clock::Synchronised).then(SystemTime::now)
 }
 
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.
 pub(super) fn trial(config: &Config) -> anyhow::Result<Program> {
+    let text = in_force(config).context("cannot write down the configuration")?;
+    Ok(Program::this(["trial"]).with_variable(CONFIG, text))
+}
+
+/// The configuration in force, for a process that runs in another folder.
+pub(crate) fn in_force(config: &Config) -> io::Result<String> {
     let mut config = config.clone();
     for path in [&mut config.state_dir, &mut config.bundle] {
-        // It runs in another folder.
-        *path = absolute(&*path).with_context(|| format!("cannot resolve {}", path.display()))?;
+        *path = absolute(&*path)?;
     }
-    let text = toml::to_string(&config).context("cannot write down the configuration")?;
-    Ok(Program::this(["trial"]).with_variable(CONFIG, text))
+    toml::to_string(&config).map_err(io::Error::other)
 }
 
 fn online(assessor: &Assessor, model: &mut Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {

@@ -11,7 +11,7 @@ use roentgen::bundle::{Bundle, Store, sha256_hex};
 use roentgen::config::Config;
 use roentgen::reload::{Outcome, Reload, Ticket, Wish};
 use roentgen::sink::mqtt::{MqttSink, Prepared};
-use roentgen::source::folder::Folder;
+use roentgen::source::Doors;
 use roentgen::source::process::Program;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -47,7 +47,7 @@ pub(super) struct Change {
     pub(super) config: Config,
     pub(super) model: Option<Active>,
     pub(super) assessor: Option<Assessor>,
-    pub(super) source: Option<Folder>,
+    pub(super) source: Option<Doors>,
     /// Who judges suspects by this configuration.
     pub(super) trial: Program,
     /// The connection to the broker, where it is to be made anew: the files that it needs are read, and never again for it.

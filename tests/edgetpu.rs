@@ -243,6 +243,21 @@ fn it_judges_again_once_it_works_again() {
 }
 
 #[test]
+fn one_that_takes_anothers_place_is_started_once_that_is_gone() {
+    let Some(bench) = Bench::new() else { return };
+    let program = Program::new(Path::new(env!("CARGO_BIN_EXE_roentgend")), ["accelerator-worker"]);
+    let bundle = Arc::new(bench.bundle.clone());
+    let settings = Settings { program, bundle, config: bench.config(&[]), threads: 1 };
+    let mut guarded = Guarded::later(settings, Loaded::Native(Box::new(bench.native())));
+    let running = guarded.running().unwrap();
+    assert_eq!((running.backend.as_str(), running.fallback), ("native", None));
+    wait_for("the accelerator to work", || {
+        guarded.tend();
+        guarded.running().unwrap().backend == "edgetpu"
+    });
+}
+
+#[test]
 fn the_host_tool_adds_what_corals_compiler_made_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = Bundle::open(&tiny_bundle(folder.path())).unwrap();
@@ -325,4 +340,10 @@ fn status_telemetry_and_reports_say_what_judges() {
     let said = output(bench_command.arg("--bundle").arg(bench.bundle.dir()));
     let said: serde_json::Value = serde_json::from_str(&stdout(&said)).unwrap();
     assert_eq!(said["backend"], "edgetpu");
+    let mut all = roentgend();
+    all.args(["bench", "--all", "--json", "--config"]).arg(place.path("roentgend.toml"));
+    let said = output(all.arg("--bundle").arg(bench.bundle.dir()));
+    let said: serde_json::Value = serde_json::from_str(&stdout(&said)).unwrap();
+    let row = said["backends"].as_array().unwrap().iter().find(|row| row["backend"] == "edgetpu").unwrap();
+    assert!(row["median_ms"].as_f64() > Some(0.0) && row["largest_difference"].as_u64() <= Some(2), "{said}");
 }

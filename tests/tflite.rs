@@ -80,8 +80,8 @@ fn auto_measures_it_beside_the_engine() {
 #[test]
 fn a_bundle_without_such_a_file_or_with_another_networks_is_refused() {
     let params = QuantParams { scale: 0.5, zero_point: 0 };
-    let conv = |in_channels: usize, out_channels: usize| Conv {
-        name: "conv".into(),
+    let conv = |name: &str, in_channels: usize, out_channels: usize| Conv {
+        name: name.into(),
         in_channels,
         out_channels,
         kernel: 1,
@@ -91,7 +91,7 @@ fn a_bundle_without_such_a_file_or_with_another_networks_is_refused() {
         input: params,
         output: params,
     };
-    let network = Network { input_size: 32, trunk: vec![Layer::Conv(conv(1, 2))], head: conv(2, 4) };
+    let network = Network { input_size: 32, trunk: vec![Layer::Conv(conv("conv", 1, 2))], head: conv("head", 2, 4) };
     let folder = tempfile::tempdir().unwrap();
     let writer = BundleWriter::new(Manifest::for_network("small", "1", &network), &network, &[]).unwrap();
     let refused = |name: &str, file: Option<Vec<u8>>| {

@@ -73,6 +73,7 @@ impl Health {
         line(state, now, &mut problems);
         broker(state, now, &mut problems);
         outbox(state, now, &mut problems);
+        results(state, now, &mut problems);
         model(state, &mut problems);
         Self::from(problems)
     }
@@ -137,6 +138,31 @@ fn outbox(state: &State, now: Instant, problems: &mut Vec<Problem>) {
     if let Some(what) = &state.set_aside {
         let advice = "Have the disk or card checked: they break before they fail.";
         problems.push(Problem::warning("outbox_set_aside", what, advice));
+    }
+}
+
+/// What goes back to the PACS.
+fn results(state: &State, now: Instant, problems: &mut Vec<Problem>) {
+    let Some(standing) = &state.results else { return };
+    if let Some((trouble, since)) = &standing.trouble
+        && now.saturating_duration_since(*since) > AWAY
+    {
+        let message = format!("{} results wait for the PACS: {trouble}", standing.waiting);
+        let advice =
+            "See that the PACS runs and knows this box; `roentgend doctor --config FILE` tries it. They are kept.";
+        problems.push(Problem::warning("results_waiting", message, advice));
+    }
+    if standing.refused > 0 {
+        let why = standing.refusal.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let message = format!("The PACS does not take {} results{why}.", standing.refused);
+        let advice =
+            "They lie in state_dir/results/refused: move them to results/waiting once it takes them, or delete them.";
+        problems.push(Problem::warning("results_refused", message, advice));
+    }
+    if standing.dropped_at.is_some_and(|at| now.saturating_duration_since(at) < LOSS) {
+        let message = format!("{} results were dropped before the PACS had them.", standing.dropped);
+        let advice = "The PACS was away for too long: mend that, or raise the bounds of [dicom_results].";
+        problems.push(Problem::warning("results_dropped", message, advice));
     }
 }
 

@@ -23,14 +23,14 @@
 
 pub mod command;
 mod config;
-mod files;
 mod link;
 mod side;
-mod tls;
 
 pub use config::{Address, Config, InvalidValue, check_topic_level};
 pub use side::{Received, Sent, Side};
 
+use super::files::{self, FileError};
+use super::tls::{self, TlsError};
 use super::{Sink, SinkError};
 use crate::bundle::Fallback;
 use crate::report::{Message, ModelIdentity, Report};
@@ -38,7 +38,6 @@ use link::{Link, State, WINDOW};
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -55,28 +54,11 @@ pub enum MqttError {
     #[error(transparent)]
     Invalid(#[from] InvalidValue),
     /// A file that the configuration names cannot be used.
-    #[error("{key} = {path}: {problem}")]
-    File {
-        /// The key as it stands in the file.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what to do.
-        problem: String,
-    },
-    /// A file that the configuration names cannot be read.
-    #[error("{key} = {path}: {error}{advice}")]
-    Read {
-        /// The key as it stands in the file.
-        key: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said; passing trouble of a disk is not the configuration's fault.
-        #[source]
-        error: std::io::Error,
-        /// What to do.
-        advice: &'static str,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No thread or runtime could be made: what the system is short of may be there the next time.
     #[error("cannot start the MQTT client: {0}")]
     Start(#[source] std::io::Error),
@@ -348,7 +330,7 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
         options.set_credentials(username, password.as_str());
     }
     if address.tls {
-        options.set_transport(Transport::tls_with_config(tls::client_config(config)?.into()));
+        options.set_transport(Transport::tls_with_config(tls::client_config(&config.tls_files())?.into()));
     }
     Ok(options)
 }
@@ -358,11 +340,13 @@ fn password(config: &Config) -> Result<Zeroizing<String>, MqttError> {
     let key = "mqtt.password_file";
     let path = files::locate(key, value)?;
     let secret = files::read_secret(key, &path)?;
-    let failed = |problem: &str| MqttError::File { key, path: path.clone(), problem: problem.into() };
+    let failed = |problem: &str| FileError::Unusable { key, path: path.clone(), problem: problem.into() };
     let text = std::str::from_utf8(secret.reveal()).map_err(|_| failed("its first line is not UTF-8 text"))?;
     match text.lines().next() {
-        None | Some("") => Err(failed("its first line is empty; write the password there")),
-        Some(line) if line.len() > usize::from(u16::MAX) => Err(failed("its first line is longer than MQTT allows")),
+        None | Some("") => Err(failed("its first line is empty; write the password there").into()),
+        Some(line) if line.len() > usize::from(u16::MAX) => {
+            Err(failed("its first line is longer than MQTT allows").into())
+        }
         Some(line) => Ok(Zeroizing::new(line.to_owned())),
     }
 }

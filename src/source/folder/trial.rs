@@ -28,8 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The pause after a trial that has shown nothing.
 const PAUSE: Duration = Duration::from_secs(20);
 
-/// Bytes that a trial may write: a report has a few thousand.
+/// Bytes of its answer that are read: a report has a few thousand.
 const MAX_ANSWER: u64 = 4 << 20;
+
+/// Bytes that one file may have which a trial writes: its answer, or a picture for the PACS, of about 4 MB.
+const MAX_WRITTEN: u64 = 32 << 20;
 
 /// How often a trial may be ended by a signal that others send before that is taken for the file's doing.
 const MAX_KILLS: u32 = 5;
@@ -158,7 +161,7 @@ impl Trials {
         // Where systemd keeps the broker's password: the configuration may name it, though a trial needs none.
         command.envs(std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| ("CREDENTIALS_DIRECTORY", folder)));
         let mut child = command.spawn()?;
-        if let Err(error) = process::limit(&child, libc::RLIM_INFINITY, MAX_ANSWER) {
+        if let Err(error) = process::limit(&child, libc::RLIM_INFINITY, MAX_WRITTEN) {
             process::end(&mut child);
             return Err(error);
         }

@@ -1,7 +1,8 @@
-//! TLS for `mqtts://`: rustls with one crypto library (ring), trusting the system's certificate authorities or those of
-//! `ca_file`, showing the box's own certificate where the broker asks for one. No way to switch verification off.
+//! TLS to a broker or a PACS: rustls with one crypto library (ring), trusting the system's certificate authorities or those
+//! that the configuration names, showing the box's own certificate where it is asked for one. No way to switch
+//! verification off.
 
-use super::{Config, MqttError, files};
+use super::files::{self, FileError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore, crypto::ring};
 use std::io;
@@ -16,60 +17,80 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-const CA: &str = "mqtt.ca_file";
-const CERTIFICATE: &str = "mqtt.client_certificate";
-const KEY: &str = "mqtt.client_key";
+/// A key of the configuration and the file that it names.
+type Named<'a> = (&'static str, Option<&'a Path>);
+
+/// The files that a section names for TLS.
+pub(super) struct Files<'a> {
+    /// Whom to trust; the system's authorities where absent.
+    pub(super) authorities: Named<'a>,
+    /// The box's own certificate.
+    pub(super) certificate: Named<'a>,
+    /// Its key.
+    pub(super) key: Named<'a>,
+}
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file that the configuration names cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The library does not do it.
+    #[error("TLS cannot be used: {0}")]
+    Library(#[source] Error),
+}
 
 /// The client's side of TLS.
-pub(super) fn client_config(config: &Config) -> Result<ClientConfig, MqttError> {
+pub(super) fn client_config(named: &Files<'_>) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| MqttError::Start(io::Error::other(error)))?
-        .with_root_certificates(authorities(config)?);
-    match (&config.client_certificate, &config.client_key) {
-        (Some(certificate), Some(key)) => {
-            let chain = certificates(CERTIFICATE, &files::locate(CERTIFICATE, certificate)?)?;
-            let path = files::locate(KEY, key)?;
-            let key = private_key(&path)?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| {
+        .map_err(TlsError::Library)?
+        .with_root_certificates(authorities(named.authorities)?);
+    match (named.certificate, named.key) {
+        ((of, Some(certificate)), (key, Some(file))) => {
+            let chain = certificates(of, &files::locate(of, certificate)?)?;
+            let path = files::locate(key, file)?;
+            let secret = private_key(key, &path)?;
+            Ok(builder.with_client_auth_cert(chain, secret).map_err(|error| {
                 let problem = match error {
-                    Error::InconsistentKeys(_) => "it is not the key of mqtt.client_certificate".into(),
-                    other => format!("with mqtt.client_certificate it cannot be used: {other}"),
+                    Error::InconsistentKeys(_) => format!("it is not the key of {of}"),
+                    other => format!("with {of} it cannot be used: {other}"),
                 };
-                MqttError::File { key: KEY, path, problem }
-            })
+                FileError::Unusable { key, path, problem }
+            })?)
         }
         _ => Ok(builder.with_no_client_auth()),
     }
 }
 
 /// Whom to trust.
-fn authorities(config: &Config) -> Result<RootCertStore, MqttError> {
-    let path = match &config.ca_file {
-        Some(value) => files::locate(CA, value)?,
+fn authorities((key, file): Named<'_>) -> Result<RootCertStore, FileError> {
+    let path = match file {
+        Some(value) => files::locate(key, value)?,
         None => SYSTEM_BUNDLES.map(PathBuf::from).into_iter().find(|path| path.exists()).ok_or_else(|| {
-            let problem = "mqtts:// needs it here: this system has no list of trusted certificate authorities \
+            let problem = "TLS needs it here: this system has no list of trusted certificate authorities \
                            (package ca-certificates)";
-            MqttError::File { key: CA, path: PathBuf::new(), problem: problem.into() }
+            FileError::Unusable { key, path: PathBuf::new(), problem: problem.into() }
         })?,
     };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(CA, &path)? {
+    for certificate in certificates(key, &path)? {
         // A system's list may hold old forms that rustls does not read; one good one is enough.
         if let Err(error) = roots.add(certificate) {
             log::debug!("{}: a certificate is left out: {error}", path.display());
         }
     }
     if roots.is_empty() {
-        let problem = "it holds no usable certificate; give the PEM file of the broker's authority".into();
-        return Err(MqttError::File { key: CA, path, problem });
+        let problem = "it holds no usable certificate; give the PEM file of the authority that signed the other side's certificate".into();
+        return Err(FileError::Unusable { key, path, problem });
     }
     Ok(roots)
 }
 
 /// The certificates of a PEM file; at least one.
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, MqttError> {
-    let failed = |problem: &str| MqttError::File { key, path: path.to_owned(), problem: problem.into() };
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let failed = |problem: &str| FileError::Unusable { key, path: path.to_owned(), problem: problem.into() };
     let bytes = files::read_public(key, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
@@ -80,8 +101,8 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 }
 
 /// The key of a PEM file. The parser's own words are not passed on: they may quote it.
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, MqttError> {
-    let secret = files::read_secret(KEY, path)?;
+fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let secret = files::read_secret(key, path)?;
     PrivateKeyDer::from_pem_slice(secret.reveal()).map_err(|_| {
         let is_encrypted = secret.reveal().windows(9).any(|window| window == b"ENCRYPTED");
         let problem = if is_encrypted {
@@ -90,11 +111,11 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, MqttError> {
         } else {
             "it holds no private key in PEM form (BEGIN PRIVATE KEY)"
         };
-        MqttError::File { key: KEY, path: path.to_owned(), problem: problem.into() }
+        FileError::Unusable { key, path: path.to_owned(), problem: problem.into() }
     })
 }
 
-/// What a failed TLS connection means and what to do, where that is known; else `None`.
+/// What a failed TLS connection to the broker means and what to do, where that is known; else `None`.
 pub(super) fn advice(error: &io::Error) -> Option<&'static str> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(match error {

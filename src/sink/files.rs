@@ -1,7 +1,7 @@
-//! The files that the `[mqtt]` section names: certificates, the client's key, the password. Found (systemd's credentials
+//! The files that sections of doors out of the box name: certificates, keys, passwords. Found (systemd's credentials
 //! included), bounded, and secrets only where other users cannot read them. Not their meaning.
 
-use super::{InvalidValue, MqttError};
+use super::mqtt::InvalidValue;
 use crate::plain_file;
 use std::env;
 use std::fmt;
@@ -10,6 +10,37 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
+
+/// A file that the configuration names cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Its name is none.
+    #[error(transparent)]
+    Invalid(#[from] InvalidValue),
+    /// What it holds, or who may reach it, is wrong.
+    #[error("{key} = {path}: {problem}")]
+    Unusable {
+        /// The key as it stands in the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// It cannot be read.
+    #[error("{key} = {path}: {error}{advice}")]
+    Read {
+        /// The key as it stands in the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said; passing trouble of a disk is not the configuration's fault.
+        #[source]
+        error: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+}
 
 /// How a value begins that names a credential of the service instead of a path.
 pub(super) const CREDENTIAL: &str = "credential:";
@@ -62,11 +93,11 @@ pub(super) fn check(key: &'static str, value: &Path) -> Result<(), InvalidValue>
 }
 
 /// Where the file is: the path itself, or the credential that systemd gave the service.
-pub(super) fn locate(key: &'static str, value: &Path) -> Result<PathBuf, MqttError> {
+pub(super) fn locate(key: &'static str, value: &Path) -> Result<PathBuf, FileError> {
     locate_in(key, value, env::var_os(CREDENTIALS_DIRECTORY).map(PathBuf::from).as_deref())
 }
 
-fn locate_in(key: &'static str, value: &Path, credentials: Option<&Path>) -> Result<PathBuf, MqttError> {
+fn locate_in(key: &'static str, value: &Path, credentials: Option<&Path>) -> Result<PathBuf, FileError> {
     check(key, value)?;
     let Some(name) = value.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) else { return Ok(value.to_owned()) };
     match credentials {
@@ -77,19 +108,19 @@ fn locate_in(key: &'static str, value: &Path, credentials: Option<&Path>) -> Res
                  unit (systemctl edit roentgend). Outside of the unit, as doctor is, name a folder that holds it: \
                  {CREDENTIALS_DIRECTORY}=/etc/roentgen roentgend doctor …"
             );
-            Err(MqttError::File { key, path: value.to_owned(), problem })
+            Err(FileError::Unusable { key, path: value.to_owned(), problem })
         }
     }
 }
 
 /// A file that everybody may read, such as a certificate.
-pub(super) fn read_public(key: &'static str, path: &Path) -> Result<Vec<u8>, MqttError> {
+pub(super) fn read_public(key: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {
     let (bytes, _) = read(key, path)?;
     Ok(bytes.to_vec())
 }
 
 /// A file that holds a secret. One that other users reach is refused: it is none.
-pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<Secret, MqttError> {
+pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<Secret, FileError> {
     let (bytes, metadata) = read(key, path)?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & TOO_OPEN != 0 {
@@ -98,24 +129,24 @@ pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<Secret, Mqtt
             "it has mode {mode:04o}, so that other users of this box can read or change it: type \
              `chmod u=rw,g=r,o= {shown}` (and `chgrp roentgen {shown}` if the service is to read it by its group)"
         );
-        return Err(MqttError::File { key, path: path.to_owned(), problem });
+        return Err(FileError::Unusable { key, path: path.to_owned(), problem });
     }
     Ok(Secret(bytes))
 }
 
-fn read(key: &'static str, path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), MqttError> {
+fn read(key: &'static str, path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), FileError> {
     let failed = |error: io::Error| {
         let advice = match error.kind() {
             io::ErrorKind::NotFound => "; put the file there, or correct the path",
             io::ErrorKind::PermissionDenied => "; let the service's user (roentgen) read it",
             _ => "",
         };
-        MqttError::Read { key, path: path.to_owned(), error, advice }
+        FileError::Read { key, path: path.to_owned(), error, advice }
     };
     let (file, metadata) = plain_file::open(path).map_err(failed)?;
     if metadata.len() > MAX_BYTES {
         let problem = format!("it is larger than {MAX_BYTES} bytes; name the right file");
-        return Err(MqttError::File { key, path: path.to_owned(), problem });
+        return Err(FileError::Unusable { key, path: path.to_owned(), problem });
     }
     // Of its final size from the start: growing would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));

@@ -9,6 +9,7 @@ mod planted;
 mod support;
 
 use common::dicom::EXPLICIT;
+use dicom_dictionary_std::{tags, uids};
 use pacs::{Orthanc, file, instance, peer, radiograph, section};
 use planted::{Planted, Search, WORD};
 use std::collections::BTreeSet;
@@ -147,6 +148,11 @@ fn what_the_pacs_does_not_take_is_set_aside_and_told_and_the_rest_goes_on() {
     let _daemon = place.daemon();
     place.drop_file("a.dcm", &file(1));
     wait_for("the picture", || names(&taken).len() == 1);
+    let picture = dicom_object::open_file(taken.join(&names(&taken)[0])).unwrap();
+    let number = |tag| picture.element(tag).unwrap().to_int::<usize>().unwrap();
+    let pixels = number(tags::ROWS) * number(tags::COLUMNS) * 3;
+    assert_eq!(picture.meta().transfer_syntax(), uids::IMPLICIT_VR_LITTLE_ENDIAN);
+    assert_eq!(picture.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().len(), pixels.next_multiple_of(2));
     wait_for("the report to be set aside", || lying(&place, "refused").len() == 1);
     assert!(lying(&place, "waiting").is_empty() && lying(&place, "refused")[0].ends_with("-sr.dcm"));
     wait_for("telemetry about it", || {
@@ -177,6 +183,38 @@ fn what_the_pacs_does_not_take_is_set_aside_and_told_and_the_rest_goes_on() {
     let _pacs = serve(&[]);
     wait_for("the last two", || names(&taken).len() == 6 && lying(&place, "waiting").is_empty());
     assert!(place.log().contains("the PACS takes results again"), "{}", place.log());
+}
+
+#[test]
+fn nothing_is_made_unless_the_configuration_names_a_pacs_which_a_reload_may_do() {
+    let Some(place) = Place::new() else { return };
+    let Some(orthanc) = Orthanc::new(&place.path("orthanc")) else { return };
+    let _pacs = orthanc.start();
+    let _broker = place.broker();
+    let plain = fs::read_to_string(place.path("roentgend.toml")).unwrap();
+    let daemon = place.daemon();
+    let settle = |number: u64| {
+        place.drop_file(&format!("{number}.dcm"), &file(number));
+        wait_for("it to be settled", || names(&place.path("done")).contains(&format!("{number}.dcm")));
+    };
+    let reload = |times: usize| {
+        daemon.signal("HUP");
+        wait_for("the reload", || place.log().matches("read the configuration again").count() == times);
+    };
+    settle(1);
+    assert!(!place.path("state/results").exists());
+    place.configure_more(&section(orthanc.dicom, "send = [\"sr\"]"));
+    reload(1);
+    settle(2);
+    wait_for("its report in the PACS", || orthanc.count("SR") == 1);
+    wait_for("nothing to wait", || lying(&place, "waiting").is_empty());
+    fs::write(place.path("roentgend.toml"), plain).unwrap();
+    reload(2);
+    settle(3);
+    for folder in ["staged", "waiting", "refused"] {
+        assert!(lying(&place, folder).is_empty(), "{folder}: {}", place.log());
+    }
+    assert_eq!((orthanc.count("SR"), orthanc.count("OT")), (1, 0), "no picture was asked for");
 }
 
 #[test]

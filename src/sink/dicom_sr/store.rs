@@ -120,8 +120,9 @@ impl Store {
 
     /// Looks at the folders: somebody may have moved files.
     pub(super) fn look(&self) -> Result<(), ResultsError> {
-        let (waiting, refused) = (self.listed("waiting")?, self.listed("refused")?);
-        *self.lock() = Index { waiting, refused };
+        // Held meanwhile: what is released in between is noted afterwards, and not forgotten.
+        let mut index = self.lock();
+        *index = Index { waiting: self.listed("waiting")?, refused: self.listed("refused")? };
         Ok(())
     }
 

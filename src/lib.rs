@@ -39,6 +39,7 @@
 //! 1  radiograph    Radiograph, Origin, open() by magic bytes; dicom, raster, phantom
 //!    tensor  report  pseudonym
 //! 0  plain_file    opening a named file without waiting for a pipe
+//!    named_file    the certificates, keys and passwords that the configuration names
 //!    workers       a pool of threads for tasks of microseconds
 //!    reload        the wish that the daemon read its configuration again
 //! ```
@@ -57,6 +58,7 @@ pub mod bundle;
 pub mod classifier;
 pub mod config;
 pub mod kernels;
+pub mod named_file;
 pub mod network;
 pub mod outbox;
 pub mod pipeline;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The floor of every top-level module, as `src/lib.rs` lists them.
-const FLOORS: [(&str, u32); 21] = [
+const FLOORS: [(&str, u32); 22] = [
+    ("named_file", 0),
     ("plain_file", 0),
     ("reload", 0),
     ("workers", 0),
@@ -30,8 +31,13 @@ const FLOORS: [(&str, u32); 21] = [
 
 /// Modules of one floor that may see each other: floor 1 holds the nouns, and a report holds an origin; a bundle holds
 /// a network; evidence is what assess judges; the floor of traits shares none of its modules but the ones named here.
-const NEIGHBOURS: [(&str, &str); 4] =
-    [("report", "radiograph"), ("radiograph", "pseudonym"), ("bundle", "network"), ("assess", "classifier")];
+const NEIGHBOURS: [(&str, &str); 5] = [
+    ("named_file", "plain_file"),
+    ("report", "radiograph"),
+    ("radiograph", "pseudonym"),
+    ("bundle", "network"),
+    ("assess", "classifier"),
+];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));

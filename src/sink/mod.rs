@@ -1,12 +1,8 @@
 //! Where reports go: the trait of all doors out of the box.
 
 pub mod dicom_sr;
-mod files;
 pub mod mqtt;
 mod tls;
-
-pub use files::FileError;
-pub use tls::TlsError;
 
 use crate::report::{Message, Report};
 

@@ -2,8 +2,7 @@
 //! that the configuration names, showing the box's own certificate where it is asked for one. No way to switch
 //! verification off.
 
-use super::files::{self, FileError};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use crate::named_file::{self, FileError, pem};
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore, crypto::ring};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,91 +27,46 @@ pub(super) struct Files<'a> {
     pub(super) certificate: Named<'a>,
     /// Its key.
     pub(super) key: Named<'a>,
-}
-
-/// Why there is no TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file that the configuration names cannot be used.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The library does not do it.
-    #[error("TLS cannot be used: {0}")]
-    Library(#[source] Error),
+    /// Whose authority it is, for an error: "the broker's".
+    pub(super) whose: &'static str,
 }
 
 /// The client's side of TLS.
-pub(super) fn client_config(named: &Files<'_>) -> Result<ClientConfig, TlsError> {
+pub(super) fn client_config(files: &Files<'_>) -> Result<ClientConfig, FileError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Library)?
-        .with_root_certificates(authorities(named.authorities)?);
-    match (named.certificate, named.key) {
+        // The library has been built without them.
+        .map_err(|error| FileError::unusable(files.authorities.0, Path::new(""), error.to_string()))?
+        .with_root_certificates(authorities(files)?);
+    match (files.certificate, files.key) {
         ((of, Some(certificate)), (key, Some(file))) => {
-            let chain = certificates(of, &files::locate(of, certificate)?)?;
-            let path = files::locate(key, file)?;
-            let secret = private_key(key, &path)?;
-            Ok(builder.with_client_auth_cert(chain, secret).map_err(|error| {
+            let chain = pem::certificates(of, &named_file::locate(of, certificate)?)?;
+            let path = named_file::locate(key, file)?;
+            let secret = pem::private_key(key, &path)?;
+            builder.with_client_auth_cert(chain, secret).map_err(|error| {
                 let problem = match error {
                     Error::InconsistentKeys(_) => format!("it is not the key of {of}"),
                     other => format!("with {of} it cannot be used: {other}"),
                 };
-                FileError::Unusable { key, path, problem }
-            })?)
+                FileError::unusable(key, &path, problem)
+            })
         }
         _ => Ok(builder.with_no_client_auth()),
     }
 }
 
 /// Whom to trust.
-fn authorities((key, file): Named<'_>) -> Result<RootCertStore, FileError> {
+fn authorities(files: &Files<'_>) -> Result<RootCertStore, FileError> {
+    let (key, file) = files.authorities;
     let path = match file {
-        Some(value) => files::locate(key, value)?,
+        Some(value) => named_file::locate(key, value)?,
         None => SYSTEM_BUNDLES.map(PathBuf::from).into_iter().find(|path| path.exists()).ok_or_else(|| {
-            let problem = "TLS needs it here: this system has no list of trusted certificate authorities \
-                           (package ca-certificates)";
-            FileError::Unusable { key, path: PathBuf::new(), problem: problem.into() }
+            let problem = "TLS needs it here: this system has no list of trusted certificate authorities (package \
+                           ca-certificates)";
+            FileError::unusable(key, Path::new(""), problem)
         })?,
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(key, &path)? {
-        // A system's list may hold old forms that rustls does not read; one good one is enough.
-        if let Err(error) = roots.add(certificate) {
-            log::debug!("{}: a certificate is left out: {error}", path.display());
-        }
-    }
-    if roots.is_empty() {
-        let problem = "it holds no usable certificate; give the PEM file of the authority that signed the other side's certificate".into();
-        return Err(FileError::Unusable { key, path, problem });
-    }
-    Ok(roots)
-}
-
-/// The certificates of a PEM file; at least one.
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let failed = |problem: &str| FileError::Unusable { key, path: path.to_owned(), problem: problem.into() };
-    let bytes = files::read_public(key, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(failed("it holds no certificate in PEM form (BEGIN CERTIFICATE)")),
-        Err(_) => Err(failed("it is not a PEM file of certificates; get it again")),
-    }
-}
-
-/// The key of a PEM file. The parser's own words are not passed on: they may quote it.
-fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
-    let secret = files::read_secret(key, path)?;
-    PrivateKeyDer::from_pem_slice(secret.reveal()).map_err(|_| {
-        let is_encrypted = secret.reveal().windows(9).any(|window| window == b"ENCRYPTED");
-        let problem = if is_encrypted {
-            "it is encrypted, and nobody is there at the start to type its password: remove the encryption \
-             (openssl pkey -in OLD -out NEW) and let only the service read it"
-        } else {
-            "it holds no private key in PEM form (BEGIN PRIVATE KEY)"
-        };
-        FileError::Unusable { key, path: path.to_owned(), problem: problem.into() }
-    })
+    pem::authorities(key, &path, files.whose)
 }
 
 /// What a failed TLS connection to the broker means and what to do, where that is known; else `None`.

@@ -137,7 +137,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<BundleError>()
             || cause.is::<LoadError>()
             || cause.is::<MqttError>()
-            || matches!(cause.downcast_ref::<StartError>(), Some(StartError::Tls(_)))
+            || matches!(cause.downcast_ref::<StartError>(), Some(StartError::File(_)))
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
             || matches!(cause.downcast_ref::<OutboxError>(), Some(OutboxError::Schema { .. }))

@@ -6,6 +6,7 @@ use super::command::{Answer, answer, request, response};
 use super::config::{Config, Kind};
 use super::implicit::Implicit;
 use super::{capture, document};
+use crate::named_file::FileError;
 use crate::sink::tls;
 use dicom_dictionary_std::uids;
 use dicom_ul::association::client::ClientAssociationOptions;
@@ -51,10 +52,11 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Reads the certificates and keys that are needed.
-    pub(super) fn new(config: &Config) -> Result<Self, tls::TlsError> {
+    pub(super) fn new(config: &Config) -> Result<Self, FileError> {
         let [authorities, certificate, key] = config.files();
         let tls = if config.tls {
-            Some(Arc::new(tls::client_config(&tls::Files { authorities, certificate, key })?))
+            let whose = "the PACS's";
+            Some(Arc::new(tls::client_config(&tls::Files { authorities, certificate, key, whose })?))
         } else {
             None
         };

@@ -1,6 +1,6 @@
 //! The `[dicom_results]` section: which PACS gets results, and how much waits for it. Checked before any socket is opened.
 
-use crate::sink::files;
+use crate::named_file;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ impl Config {
         let files = self.files();
         for (key, file) in files {
             if let Some(file) = file {
-                files::check(key, file).map_err(|error| error.to_string())?;
+                named_file::check(file).map_err(|problem| format!("{key}: {problem}"))?;
                 if !self.tls {
                     return Err(format!("{key}: without TLS it protects nothing: set dicom_results.tls = true"));
                 }

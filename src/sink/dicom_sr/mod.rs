@@ -23,7 +23,7 @@ mod uid;
 
 pub use config::{Config, Kind};
 
-use super::tls::TlsError;
+use crate::named_file::FileError;
 use crate::pseudonym::Key;
 use crate::radiograph::dicom::Filing;
 use crate::report::Report;
@@ -65,7 +65,7 @@ pub struct ResultsError {
 pub enum StartError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    File(#[from] FileError),
     /// The folders cannot be made or read.
     #[error(transparent)]
     Store(#[from] ResultsError),

@@ -1,6 +1,7 @@
 //! The `[mqtt]` section: where the broker is and how to talk to it. Checked before any socket is opened.
 
-use crate::sink::{files, tls};
+use crate::named_file;
+use crate::sink::tls;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -91,7 +92,7 @@ impl Config {
             return Err(invalid("mqtt.password_file", "…", "MQTT sends no password without a user: set mqtt.username"));
         }
         for (key, file) in self.files() {
-            files::check(key, file)?;
+            named_file::check(file).map_err(|problem| invalid(key, "…", problem))?;
         }
         let tls_only = [("mqtt.client_certificate", &self.client_certificate), ("mqtt.ca_file", &self.ca_file)];
         if let Some((key, _)) = tls_only.into_iter().find(|(_, file)| file.is_some() && !address.tls) {
@@ -170,6 +171,7 @@ impl Config {
             authorities: ("mqtt.ca_file", self.ca_file.as_deref()),
             certificate: ("mqtt.client_certificate", self.client_certificate.as_deref()),
             key: ("mqtt.client_key", self.client_key.as_deref()),
+            whose: "the broker's",
         }
     }
 

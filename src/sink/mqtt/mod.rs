@@ -29,10 +29,10 @@ mod side;
 pub use config::{Address, Config, InvalidValue, check_topic_level};
 pub use side::{Received, Sent, Side};
 
-use super::files::{self, FileError};
-use super::tls::{self, TlsError};
+use super::tls;
 use super::{Sink, SinkError};
 use crate::bundle::Fallback;
+use crate::named_file::{self, FileError};
 use crate::report::{Message, ModelIdentity, Report};
 use link::{Link, State, WINDOW};
 use rumqttc::{LastWill, MqttOptions, QoS, Transport};
@@ -56,9 +56,6 @@ pub enum MqttError {
     /// A file that the configuration names cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// TLS cannot be spoken.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
     /// No thread or runtime could be made: what the system is short of may be there the next time.
     #[error("cannot start the MQTT client: {0}")]
     Start(#[source] std::io::Error),
@@ -338,15 +335,13 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
 fn password(config: &Config) -> Result<Zeroizing<String>, MqttError> {
     let Some(value) = &config.password_file else { return Ok(Zeroizing::new(String::new())) };
     let key = "mqtt.password_file";
-    let path = files::locate(key, value)?;
-    let secret = files::read_secret(key, &path)?;
-    let failed = |problem: &str| FileError::Unusable { key, path: path.clone(), problem: problem.into() };
+    let path = named_file::locate(key, value)?;
+    let secret = named_file::read_secret(key, &path)?;
+    let failed = |problem: &str| MqttError::from(FileError::unusable(key, &path, problem));
     let text = std::str::from_utf8(secret.reveal()).map_err(|_| failed("its first line is not UTF-8 text"))?;
     match text.lines().next() {
-        None | Some("") => Err(failed("its first line is empty; write the password there").into()),
-        Some(line) if line.len() > usize::from(u16::MAX) => {
-            Err(failed("its first line is longer than MQTT allows").into())
-        }
+        None | Some("") => Err(failed("its first line is empty; write the password there")),
+        Some(line) if line.len() > usize::from(u16::MAX) => Err(failed("its first line is longer than MQTT allows")),
         Some(line) => Ok(Zeroizing::new(line.to_owned())),
     }
 }

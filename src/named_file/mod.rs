@@ -1,7 +1,9 @@
-//! The files that sections of doors out of the box name: certificates, keys, passwords. Found (systemd's credentials
-//! included), bounded, and secrets only where other users cannot read them. Not their meaning.
+//! The files that sections of the configuration name: certificates, keys, passwords. Found (systemd's credentials
+//! included), bounded, and secrets only where other users cannot read them; [`pem`] reads what certificates and keys hold.
+//! Not what they are for.
 
-use super::mqtt::InvalidValue;
+pub mod pem;
+
 use crate::plain_file;
 use std::env;
 use std::fmt;
@@ -11,16 +13,25 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// A file that the configuration names cannot be used.
+/// How a value begins that names a credential of the service instead of a path.
+const CREDENTIAL: &str = "credential:";
+
+/// Where systemd says that the service's credentials are.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// A distribution's whole list of certificate authorities is about 250 KB.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Bits of the mode that a secret's file may not have: others read or write it, or its group writes it.
+const TOO_OPEN: u32 = 0o027;
+
+/// A file that the configuration names is none that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// Its name is none.
-    #[error(transparent)]
-    Invalid(#[from] InvalidValue),
-    /// What it holds, or who may reach it, is wrong.
+    /// It holds something else, or others may read it.
     #[error("{key} = {path}: {problem}")]
     Unusable {
-        /// The key as it stands in the file.
+        /// The key as it stands in the configuration.
         key: &'static str,
         /// The file.
         path: PathBuf,
@@ -30,7 +41,7 @@ pub enum FileError {
     /// It cannot be read.
     #[error("{key} = {path}: {error}{advice}")]
     Read {
-        /// The key as it stands in the file.
+        /// The key as it stands in the configuration.
         key: &'static str,
         /// The file.
         path: PathBuf,
@@ -42,24 +53,19 @@ pub enum FileError {
     },
 }
 
-/// How a value begins that names a credential of the service instead of a path.
-pub(super) const CREDENTIAL: &str = "credential:";
-
-/// Where systemd says that the service's credentials are.
-const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
-
-/// A distribution's whole list of certificate authorities is about 250 KB.
-const MAX_BYTES: u64 = 4 << 20;
-
-/// Bits of the mode that a secret's file may not have: others read or write it, or its group writes it.
-const TOO_OPEN: u32 = 0o027;
+impl FileError {
+    /// That a file is none that can be used, and why.
+    pub fn unusable(key: &'static str, path: &Path, problem: impl Into<String>) -> Self {
+        Self::Unusable { key, path: path.to_owned(), problem: problem.into() }
+    }
+}
 
 /// What nobody may see: `Debug` does not show it, there is no `Display`, and its memory is overwritten when it is dropped.
-pub(super) struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     /// What it is, for the one place that needs it.
-    pub(super) fn reveal(&self) -> &[u8] {
+    pub fn reveal(&self) -> &[u8] {
         &self.0
     }
 }
@@ -70,35 +76,30 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Checks what can be checked of such a value without looking at the disk. A value that looks like a secret itself is not
-/// quoted.
-pub(super) fn check(key: &'static str, value: &Path) -> Result<(), InvalidValue> {
-    let invalid = |problem: &str| InvalidValue { key, value: "…".into(), problem: problem.into() };
-    let Some(text) = value.to_str() else { return Err(invalid("the path is not UTF-8")) };
+/// Checks what can be checked of such a value without looking at the disk, and says what is wrong. The value itself may be
+/// a secret that somebody wrote in the wrong place: it is not to be quoted.
+pub fn check(value: &Path) -> Result<(), &'static str> {
+    let Some(text) = value.to_str() else { return Err("the path is not UTF-8") };
     if let Some(name) = text.strip_prefix(CREDENTIAL) {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
         if name.is_empty() || name.starts_with('.') || name.len() > 255 || !name.chars().all(is_plain) {
-            return Err(invalid(
-                "after credential: write the name that LoadCredential= gives it: letters, digits, . - _",
-            ));
+            return Err("after credential: write the name that LoadCredential= gives it: letters, digits, . - _");
         }
         return Ok(());
     }
     if !value.is_absolute() || text.contains(char::is_control) {
-        return Err(invalid(
-            "write the absolute path of a file, or credential:NAME; the secret itself does not belong here",
-        ));
+        return Err("write the absolute path of a file, or credential:NAME; the secret itself does not belong here");
     }
     Ok(())
 }
 
 /// Where the file is: the path itself, or the credential that systemd gave the service.
-pub(super) fn locate(key: &'static str, value: &Path) -> Result<PathBuf, FileError> {
+pub fn locate(key: &'static str, value: &Path) -> Result<PathBuf, FileError> {
     locate_in(key, value, env::var_os(CREDENTIALS_DIRECTORY).map(PathBuf::from).as_deref())
 }
 
 fn locate_in(key: &'static str, value: &Path, credentials: Option<&Path>) -> Result<PathBuf, FileError> {
-    check(key, value)?;
+    check(value).map_err(|problem| FileError::unusable(key, Path::new("…"), problem))?;
     let Some(name) = value.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) else { return Ok(value.to_owned()) };
     match credentials {
         Some(folder) if folder.is_absolute() => Ok(folder.join(name)),
@@ -108,19 +109,19 @@ fn locate_in(key: &'static str, value: &Path, credentials: Option<&Path>) -> Res
                  unit (systemctl edit roentgend). Outside of the unit, as doctor is, name a folder that holds it: \
                  {CREDENTIALS_DIRECTORY}=/etc/roentgen roentgend doctor …"
             );
-            Err(FileError::Unusable { key, path: value.to_owned(), problem })
+            Err(FileError::unusable(key, value, problem))
         }
     }
 }
 
 /// A file that everybody may read, such as a certificate.
-pub(super) fn read_public(key: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {
+pub fn read_public(key: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {
     let (bytes, _) = read(key, path)?;
     Ok(bytes.to_vec())
 }
 
 /// A file that holds a secret. One that other users reach is refused: it is none.
-pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<Secret, FileError> {
+pub fn read_secret(key: &'static str, path: &Path) -> Result<Secret, FileError> {
     let (bytes, metadata) = read(key, path)?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & TOO_OPEN != 0 {
@@ -129,7 +130,7 @@ pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<Secret, File
             "it has mode {mode:04o}, so that other users of this box can read or change it: type \
              `chmod u=rw,g=r,o= {shown}` (and `chgrp roentgen {shown}` if the service is to read it by its group)"
         );
-        return Err(FileError::Unusable { key, path: path.to_owned(), problem });
+        return Err(FileError::unusable(key, path, problem));
     }
     Ok(Secret(bytes))
 }
@@ -146,7 +147,7 @@ fn read(key: &'static str, path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata)
     let (file, metadata) = plain_file::open(path).map_err(failed)?;
     if metadata.len() > MAX_BYTES {
         let problem = format!("it is larger than {MAX_BYTES} bytes; name the right file");
-        return Err(FileError::Unusable { key, path: path.to_owned(), problem });
+        return Err(FileError::unusable(key, path, problem));
     }
     // Of its final size from the start: growing would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
@@ -177,13 +178,13 @@ mod tests {
     fn a_value_that_is_no_path_is_refused_and_not_quoted() {
         for value in ["hunter2", "", "-----BEGIN PRIVATE KEY-----\nhunter2", "/etc/hunter2\n", "credential:../hunter2"]
         {
-            let error = check(KEY, Path::new(value)).unwrap_err().to_string();
+            let error = locate_in(KEY, Path::new(value), None).unwrap_err().to_string();
             assert!(error.contains(KEY) && !error.contains("hunter2"), "{error}");
         }
         for name in ["credential:", "credential:.", "credential:a/b", "credential:.a"] {
-            assert!(check(KEY, Path::new(name)).is_err(), "{name}");
+            assert!(check(Path::new(name)).is_err(), "{name}");
         }
-        assert!(check(KEY, Path::new("credential:mqtt-password")).is_ok());
+        assert!(check(Path::new("credential:mqtt-password")).is_ok());
     }
 
     #[test]

@@ -196,6 +196,7 @@ mod tests {
     use super::*;
     use crate::bundle::Fallback;
     use crate::report::ModelIdentity;
+    use crate::sink::dicom_sr::Standing;
     use crate::status::{Broker, Intake, QueueDepth, Setup, Status};
 
     fn setup() -> Setup {
@@ -275,6 +276,25 @@ mod tests {
         let (healthy, found) = codes(&status, 25 * 3600);
         assert_eq!((healthy, found[0].as_str()), (false, "intake_closed"));
         assert!(!found.contains(&"reports_dropped".into()), "a day is over");
+    }
+
+    #[test]
+    fn results_that_do_not_reach_the_pacs_are_warned_of() {
+        let status = Status::default();
+        status.running(setup());
+        let away = Standing { waiting: 3, trouble: Some(("refused".into(), Instant::now())), ..Standing::default() };
+        status.results(Some(away));
+        assert_eq!(codes(&status, 30), (true, vec![]));
+        assert_eq!(codes(&status, 90), (true, vec!["results_waiting".into()]));
+        let before = status.urgent();
+        let refused =
+            Standing { refused: 1, dropped: 2, dropped_at: Some(Instant::now()), news: 1, ..Standing::default() };
+        status.results(Some(refused));
+        assert!(status.urgent() > before);
+        assert_eq!(codes(&status, 90), (true, ["results_refused", "results_dropped"].map(Into::into).into()));
+        assert_eq!(codes(&status, 25 * 3600).1, ["results_refused"]);
+        status.results(None);
+        assert_eq!(codes(&status, 90), (true, vec![]));
     }
 
     #[test]

@@ -195,7 +195,7 @@ mod tests {
     fn file() -> Vec<u8> {
         let element = |tag: (u16, u16), vr: &str, value: &[u8]| {
             let head = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
-            [&head, vr.as_bytes(), &(value.len() as u16).to_le_bytes(), value].concat()
+            [&head[..], vr.as_bytes(), &(value.len() as u16).to_le_bytes()[..], value].concat()
         };
         [
             element((8, 5), "CS", b"ISO_IR 144"),

@@ -12,7 +12,7 @@ use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::dicom_sr;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::{folder, reserve};
+use crate::source::{camera, folder, reserve};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -97,8 +97,10 @@ pub struct SourceConfig {
     pub folder: folder::Config,
     #[serde(deserialize_with = "no_dicom", skip_serializing)]
     dicom: NotBuilt,
-    #[serde(deserialize_with = "no_camera", skip_serializing)]
-    camera: NotBuilt,
+    /// The camera; absent: off.
+    #[cfg_attr(not(feature = "camera"), serde(deserialize_with = "no_camera"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub camera: Option<camera::Config>,
 }
 
 /// The place of a section whose door is not in this build.
@@ -210,6 +212,7 @@ impl Config {
         self.outbox.validate()?;
         self.dicom_results.as_ref().map_or(Ok(()), dicom_sr::Config::validate)?;
         self.source.folder.validate()?;
+        self.source.camera.as_ref().map_or(Ok(()), camera::Config::validate)?;
         self.limits.validate()?;
         self.bundles.validate()?;
         self.engine.validate()?;
@@ -248,7 +251,7 @@ fn locate(error: &toml::de::Error, text: &str) -> String {
 }
 
 /// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
-fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D::Error> {
+fn refuse<'de, D: Deserializer<'de>, T>(_: D, section: &str) -> Result<T, D::Error> {
     Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
 }
 
@@ -256,7 +259,8 @@ fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::E
     refuse(deserializer, "source.dicom")
 }
 
-fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
+#[cfg(not(feature = "camera"))]
+fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<camera::Config>, D::Error> {
     refuse(deserializer, "source.camera")
 }
 
@@ -297,6 +301,7 @@ mod tests {
         results.client_certificate = Some(PathBuf::new());
         results.client_key = Some(PathBuf::new());
         config.dicom_results = Some(results);
+        config.source.camera = Some(camera::Config::default());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
         assert!(found.len() > 15, "{found:?}");
@@ -339,7 +344,8 @@ mod tests {
 
     #[test]
     fn doors_that_are_not_built_are_refused_rather_than_ignored() {
-        for section in ["source.dicom", "source.camera"] {
+        let camera = (!cfg!(feature = "camera")).then_some("source.camera");
+        for section in ["source.dicom"].into_iter().chain(camera) {
             let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
             assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");

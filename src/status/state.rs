@@ -1,5 +1,6 @@
 //! What [`super::Status`] remembers, and the nouns it is told.
 
+use super::Camera;
 use super::counts::Counts;
 use super::latency::Latencies;
 use crate::bundle::Fallback;
@@ -95,6 +96,7 @@ pub(super) struct State {
     /// Since when the broker is there, or away.
     pub(super) broker_since: Instant,
     pub(super) update: Option<Update>,
+    pub(super) camera: Option<Camera>,
     /// What goes back to the PACS, where anything does.
     pub(super) results: Option<Standing>,
     /// See [`super::Status::urgent`].
@@ -121,6 +123,7 @@ impl Default for State {
             broker: None,
             broker_since: now,
             update: None,
+            camera: None,
             results: None,
             urgent: 0,
         }

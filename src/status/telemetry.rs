@@ -62,6 +62,9 @@ pub struct Telemetry {
     pub disks: BTreeMap<String, Disk>,
     /// Memory.
     pub memory: Memory,
+    /// The camera, where the box has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<CameraSaid>,
     /// What goes back to the PACS, where anything does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsSaid>,
@@ -180,6 +183,28 @@ pub struct BrokerSaid {
     pub error: Option<String>,
 }
 
+/// The camera, as telemetry says it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CameraSaid {
+    /// Whether it sends pictures.
+    pub connected: bool,
+    /// How, e.g. `YUYV 1280x720`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why the film that lies there cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complaint: Option<String>,
+    /// Films that were taken since the start.
+    pub films: u64,
+    /// How often it went away.
+    pub losses: u64,
+    /// Whether there is a picture of the empty light box.
+    pub reference: bool,
+}
+
 /// The last reload, as telemetry says it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReloadSaid {
@@ -241,6 +266,15 @@ impl Telemetry {
             processors: Frequency::read(roots),
             disks: disks.collect(),
             memory: Memory::read(roots),
+            camera: state.camera.clone().map(|camera| CameraSaid {
+                connected: camera.mode.is_some(),
+                mode: camera.mode,
+                reason: camera.away,
+                complaint: camera.complaint,
+                films: camera.films,
+                losses: camera.losses,
+                reference: camera.has_reference,
+            }),
             results: state.results.as_ref().map(ResultsSaid::of),
             update: state.update.clone(),
             reload: state

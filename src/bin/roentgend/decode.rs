@@ -42,7 +42,7 @@ pub(crate) fn try_out() -> anyhow::Result<ExitCode> {
         Ok(radiograph) => {
             let decode = started.elapsed();
             let results = match &config.dicom_results {
-                Some(results) => Some(Results::new(results, &config.device, &key, &config.state_dir)?),
+                Some(results) => Some(Results::unsent(results, &config.device, &key, &config.state_dir)?),
                 None => None,
             };
             let filing = results.as_ref().and_then(|_| Filing::of_file(&file, &config.limits));

@@ -139,7 +139,8 @@ pub struct Results {
     maker: Maker,
     config: Config,
     store: Arc<Store>,
-    peer: Peer,
+    /// `None`: nothing is sent.
+    peer: Option<Peer>,
     /// But for what lies there, which the store knows.
     told: Arc<Mutex<Standing>>,
     /// Tells the thread that something waits; hanging up ends it.
@@ -151,21 +152,26 @@ impl Results {
     /// Reads the files that the configuration names and opens the folders. Sends nothing yet.
     pub fn new(config: &Config, device: &str, key: &Key, state_dir: &Path) -> Result<Self, StartError> {
         let peer = Peer::new(config)?;
+        let mut results = Self::unsent(config, device, key, state_dir)?;
+        results.peer = Some(peer);
+        Ok(results)
+    }
+
+    /// The same for a process that only makes results, and keeps them for another one to send.
+    pub fn unsent(config: &Config, device: &str, key: &Key, state_dir: &Path) -> Result<Self, ResultsError> {
         let store = Arc::new(Store::open(state_dir, config)?);
         let maker = Maker::new(config, device, key);
-        Ok(Self { maker, config: config.clone(), store, peer, told: Arc::default(), news: None, thread: None })
+        Ok(Self { maker, config: config.clone(), store, peer: None, told: Arc::default(), news: None, thread: None })
     }
 
     /// Begins to send, and tidies up what an earlier run has left half-made.
     pub fn begin(&mut self) -> Result<(), StartError> {
-        if self.thread.is_some() {
-            return Ok(());
-        }
+        let Some(peer) = self.peer.clone().filter(|_| self.thread.is_none()) else { return Ok(()) };
         self.store.sweep();
         let (news, heard) = channel();
         let courier = Courier {
             store: Arc::clone(&self.store),
-            peer: self.peer.clone(),
+            peer,
             config: self.config.clone(),
             told: Arc::clone(&self.told),
             news: heard,

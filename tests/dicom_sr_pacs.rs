@@ -218,6 +218,25 @@ fn nothing_is_made_unless_the_configuration_names_a_pacs_which_a_reload_may_do()
 }
 
 #[test]
+fn while_results_cannot_be_kept_no_image_is_taken_and_then_it_goes_on() {
+    let Some(place) = Place::new() else { return };
+    place.configure_more(&section(free_port(), ""));
+    // As a disk that may only be read, for root too: the folder cannot be made.
+    fs::create_dir(place.path("state")).unwrap();
+    fs::write(place.path("state/results"), "in the way").unwrap();
+    let _broker = place.broker();
+    let received = Received::subscribe(place.port, "consumer");
+    let _daemon = place.daemon();
+    place.drop_file("a.dcm", &file(1));
+    wait_for("the log to say so", || place.log().contains("no image is taken until reports can be kept again"));
+    assert_eq!((names(&place.path("done")).len(), received.count()), (0, 0), "{}", place.log());
+    fs::remove_file(place.path("state/results")).unwrap();
+    wait_for("it to go on", || names(&place.path("done")).len() == 1);
+    wait_for("its report", || received.count() == 1);
+    assert_eq!((lying(&place, "waiting").len(), lying(&place, "staged").len()), (2, 0), "{}", place.log());
+}
+
+#[test]
 fn over_tls_both_show_a_certificate_and_a_stranger_gets_nothing() {
     let (Some(authorities), Some(storescp)) = (Authorities::new(), peer("storescp", "dcmtk")) else { return };
     authorities.sign("pacs", "localhost", "ca", 2);

@@ -41,10 +41,8 @@ pub(crate) fn try_out() -> anyhow::Result<ExitCode> {
     let answer = match radiograph::open_file(&file, &config.limits, &key) {
         Ok(radiograph) => {
             let decode = started.elapsed();
-            let results = match &config.dicom_results {
-                Some(results) => Some(Results::unsent(results, &config.device, &key, &config.state_dir)?),
-                None => None,
-            };
+            let of = |results| Results::unsent(results, &config.device, &key, &config.state_dir);
+            let results = config.dicom_results.as_ref().map(of);
             let filing = results.as_ref().and_then(|_| Filing::of_file(&file, &config.limits));
             let draw = filing.is_some() && results.as_ref().is_some_and(|results| results.maker().wants_picture());
             let (report, picture) =

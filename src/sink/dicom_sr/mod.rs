@@ -66,9 +66,6 @@ pub enum StartError {
     /// A certificate or key cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The folders cannot be made or read.
-    #[error(transparent)]
-    Store(#[from] ResultsError),
     /// No thread is to be had.
     #[error("cannot start the thread that sends results to the PACS: {0}")]
     Thread(#[source] io::Error),
@@ -152,16 +149,16 @@ impl Results {
     /// Reads the files that the configuration names and opens the folders. Sends nothing yet.
     pub fn new(config: &Config, device: &str, key: &Key, state_dir: &Path) -> Result<Self, StartError> {
         let peer = Peer::new(config)?;
-        let mut results = Self::unsent(config, device, key, state_dir)?;
+        let mut results = Self::unsent(config, device, key, state_dir);
         results.peer = Some(peer);
         Ok(results)
     }
 
     /// The same for a process that only makes results, and keeps them for another one to send.
-    pub fn unsent(config: &Config, device: &str, key: &Key, state_dir: &Path) -> Result<Self, ResultsError> {
-        let store = Arc::new(Store::open(state_dir, config)?);
+    pub fn unsent(config: &Config, device: &str, key: &Key, state_dir: &Path) -> Self {
+        let store = Arc::new(Store::open(state_dir, config));
         let maker = Maker::new(config, device, key);
-        Ok(Self { maker, config: config.clone(), store, peer: None, told: Arc::default(), news: None, thread: None })
+        Self { maker, config: config.clone(), store, peer: None, told: Arc::default(), news: None, thread: None }
     }
 
     /// Begins to send, and tidies up what an earlier run has left half-made.

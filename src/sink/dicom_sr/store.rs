@@ -82,8 +82,9 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the folders, making them where they are missing.
-    pub(super) fn open(state_dir: &Path, config: &Config) -> Result<Self, ResultsError> {
+    /// Opens the folders, making them where they are missing. A disk that does not let itself be written to now is no
+    /// reason to end: what is to be kept waits for it, and what lies there is looked at again.
+    pub(super) fn open(state_dir: &Path, config: &Config) -> Self {
         let store = Self {
             root: state_dir.join("results"),
             max_waiting: config.max_waiting,
@@ -91,9 +92,10 @@ impl Store {
             max_age: Duration::from_secs(config.max_age_days * 86_400),
             index: Mutex::default(),
         };
-        store.make_folders()?;
-        store.look()?;
-        Ok(store)
+        if let Err(error) = store.make_folders().and_then(|()| store.look()) {
+            log::warn!("results for the PACS cannot be kept now: {error}");
+        }
+        store
     }
 
     fn make_folders(&self) -> Result<(), ResultsError> {

@@ -14,7 +14,7 @@ fn made(number: u64) -> Made {
 fn store(folder: &Path, change: impl FnOnce(&mut Config)) -> Store {
     let mut config = Config::to("pacs:104", "PACS");
     change(&mut config);
-    Store::open(folder, &config).unwrap()
+    Store::open(folder, &config)
 }
 
 fn names(folder: &Path) -> Vec<String> {

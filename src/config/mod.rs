@@ -10,6 +10,7 @@ use crate::classifier::native;
 use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
+use crate::sink::dicom_sr;
 use crate::sink::mqtt::{self, check_topic_level, command};
 use crate::source::{camera, folder, reserve};
 use serde::de::{Deserializer, Error as _};
@@ -45,6 +46,9 @@ pub struct Config {
     pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
+    /// The PACS that gets results; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dicom_results: Option<dicom_sr::Config>,
     /// What reports carry.
     pub report: assess::Config,
     /// Bounds on what one file may ask of the box.
@@ -73,6 +77,7 @@ impl Default for Config {
             source: SourceConfig::default(),
             outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
+            dicom_results: None,
             report: assess::Config::default(),
             limits: Limits::default(),
             reserve: reserve::Config::default(),
@@ -205,6 +210,7 @@ impl Config {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.outbox.validate()?;
+        self.dicom_results.as_ref().map_or(Ok(()), dicom_sr::Config::validate)?;
         self.source.folder.validate()?;
         self.source.camera.as_ref().map_or(Ok(()), camera::Config::validate)?;
         self.limits.validate()?;
@@ -290,6 +296,11 @@ mod tests {
         config.mqtt.client_certificate = Some(PathBuf::new());
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
+        let mut results = dicom_sr::Config::to("", "");
+        results.ca_file = Some(PathBuf::new());
+        results.client_certificate = Some(PathBuf::new());
+        results.client_key = Some(PathBuf::new());
+        config.dicom_results = Some(results);
         config.source.camera = Some(camera::Config::default());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
@@ -364,6 +375,9 @@ mod tests {
             ("[bundles]\ntrusted_keys = []", "bundles.trusted_keys"),
             ("[telemetry]\ninterval_s = 1", "telemetry.interval_s"),
             ("[commands]\nallow = [\"reboot\"]", "reboot"),
+            ("[dicom_results]\ncalled_ae_title = \"PACS\"", "address"),
+            ("[dicom_results]\naddress = \"pacs\"\ncalled_ae_title = \"PACS\"", "dicom_results.address"),
+            ("[dicom_results]\naddress = \"pacs:104\"\ncalled_ae_title = \"PACS\"\nsend = [\"pdf\"]", "pdf"),
             ("[web]\nlisten = \"8080\"", "web.listen"),
             ("[web]\nlisten = \"0.0.0.0:8080\"", "allow_remote"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),

@@ -18,10 +18,11 @@ pub use health::{Health, Problem, Severity};
 pub use latency::{Latency, Quantiles, WINDOW};
 pub use probe::Roots;
 pub use state::{Broker, QueueDepth, Reload, Setup, Update};
-pub use telemetry::{SCHEMA, Telemetry};
+pub use telemetry::{ResultsSaid, SCHEMA, Telemetry};
 
 use crate::radiograph::RefusalCode;
 use crate::report::Report;
+use crate::sink::dicom_sr::Standing;
 use state::State;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -149,6 +150,16 @@ impl Status {
             state.queue_moved = Instant::now();
         }
         state.broker = Some(broker);
+    }
+
+    /// How it stands with what goes back to the PACS; `None` where nothing does.
+    pub fn results(&self, standing: Option<Standing>) {
+        let mut state = self.lock();
+        let news = |standing: &Option<Standing>| standing.as_ref().map_or(0, |standing| standing.news);
+        if news(&state.results) != news(&standing) {
+            state.urgent += 1;
+        }
+        state.results = standing;
     }
 
     /// How it stands with the camera; `None`: there is none. Only a change counts.

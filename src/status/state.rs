@@ -5,6 +5,7 @@ use super::counts::Counts;
 use super::latency::Latencies;
 use crate::bundle::Fallback;
 use crate::report::ModelIdentity;
+use crate::sink::dicom_sr::Standing;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -96,6 +97,8 @@ pub(super) struct State {
     pub(super) broker_since: Instant,
     pub(super) update: Option<Update>,
     pub(super) camera: Option<Camera>,
+    /// What goes back to the PACS, where anything does.
+    pub(super) results: Option<Standing>,
     /// See [`super::Status::urgent`].
     pub(super) urgent: u64,
 }
@@ -121,6 +124,7 @@ impl Default for State {
             broker_since: now,
             update: None,
             camera: None,
+            results: None,
             urgent: 0,
         }
     }

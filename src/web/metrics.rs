@@ -134,6 +134,14 @@ fn queues(text: &mut Text, telemetry: &Telemetry) {
     text.known("unsent_reports", "gauge", "Reports that the broker has not acknowledged.", queue.unsent);
     text.known("outbox_bytes", "gauge", "What the outbox takes on disk.", queue.outbox_bytes);
     text.single("intake_open", "gauge", "Whether new images are taken.", flag(telemetry.intake.open));
+    if let Some(results) = &telemetry.results {
+        let help = "Results that wait for the PACS.";
+        text.single("waiting_results", "gauge", help, results.waiting as f64);
+        text.single("refused_results", "gauge", "Results that the PACS does not take.", results.refused as f64);
+        text.single("results_bytes", "gauge", "What these take on disk.", results.bytes as f64);
+        text.single("sent_results_total", "counter", "Results that the PACS has acknowledged.", results.sent as f64);
+        text.single("dropped_results_total", "counter", "Results that were dropped unsent.", results.dropped as f64);
+    }
     let broker = &telemetry.broker;
     text.single("broker_connected", "gauge", "Whether a connection to the broker stands.", flag(broker.connected));
     let help = "Connections to the broker since the start.";
@@ -191,6 +199,7 @@ mod tests {
         let mut telemetry = status.telemetry(&Roots::default());
         telemetry.device = "a\"b\\c\nd".into();
         telemetry.latency_ms = Some(Default::default());
+        telemetry.results = Some(Default::default());
         let text = render(&telemetry);
         assert!(text.contains(r#"device="a\"b\\c\nd""#), "{text}");
         let mut typed = BTreeSet::new();

@@ -6,7 +6,7 @@ use roentgen::bundle::{Fallback, SelfTest, Signer};
 use roentgen::config::Config;
 use roentgen::outbox;
 use roentgen::pseudonym::Key;
-use roentgen::sink::mqtt;
+use roentgen::sink::{dicom_sr, mqtt};
 use roentgen::source::decoder::Decoder;
 use roentgen::source::process::Program;
 use std::os::unix::fs::MetadataExt;
@@ -80,6 +80,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     checks.line("key", key(&config), crate::BAD_CONFIGURATION);
     checks.line("broker", broker(&config), 1);
+    if let Some(results) = &config.dicom_results {
+        checks.line("PACS", dicom_sr::probe(results).map_or_else(Finding::Fail, Finding::Ok), 1);
+    }
     Ok(ExitCode::from(checks.exit_code))
 }
 

@@ -68,11 +68,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
     let ended = loop {
-        let Parts { config, model, assessor, source, sink, broker_files, .. } = &mut parts;
+        let Parts { config, model, assessor, source, sink, results, broker_files, .. } = &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
         let running =
             Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
-        let line = Line { source, classifier, sink, assessor, status: &status };
+        let line = Line { source, classifier, sink, assessor, results: results.as_ref(), status: &status };
         let mut change = None;
         let ended = pipeline::run(line, &outbox, &mut || {
             watchdog.turn();

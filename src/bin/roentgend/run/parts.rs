@@ -12,6 +12,7 @@ use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::report::Clock;
+use roentgen::sink::dicom_sr::Results;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
 use roentgen::source::camera;
@@ -33,6 +34,8 @@ pub(super) struct Parts {
     /// What fills the camera's spool.
     camera: Option<camera::Door>,
     pub(super) sink: MqttSink,
+    /// What goes back to the PACS, where anything does.
+    pub(super) results: Option<Results>,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
     /// What the status says of a broken outbox as long as this process lives.
@@ -51,6 +54,10 @@ impl Parts {
         // Not the camera, whose spool the source has opened before.
         let Some(source) = patience.until(|| source(&config))? else { return Ok(None) };
         let camera = camera(&config)?;
+        let mut results = results(&config)?;
+        if let Some(results) = &mut results {
+            results.begin()?;
+        }
         let broker_files = reload::stamps(&config)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -60,7 +67,7 @@ impl Parts {
         });
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-        Ok(Some(Self { config, model, assessor, source, camera, sink, broker_files, outbox_set_aside }))
+        Ok(Some(Self { config, model, assessor, source, camera, sink, results, broker_files, outbox_set_aside }))
     }
 
     /// What the box says of itself.
@@ -85,7 +92,7 @@ impl Parts {
 
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
-        let Change { config, model, assessor, source, trial, broker, .. } = change;
+        let Change { config, model, assessor, source, trial, broker, results, .. } = change;
         let new_model = model.is_some();
         self.config = config;
         if let Some(model) = model {
@@ -101,6 +108,14 @@ impl Parts {
             self.camera = camera(&self.config)?;
         }
         self.source.try_with(&trial);
+        if let Some(results) = results {
+            // The old one ends first: two would send the same.
+            self.results = None;
+            self.results = results;
+        }
+        if let Some(results) = &mut self.results {
+            results.begin().context("cannot go on with the new configuration")?;
+        }
         let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
         if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
@@ -119,11 +134,30 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
     Ok(Assessor::new(bundle, &config.device, config.report.clone())?)
 }
 
+/// What sends results back to the PACS; it has not begun to.
+pub(super) fn results(config: &Config) -> anyhow::Result<Option<Results>> {
+    let Some(results) = &config.dicom_results else {
+        let left = config.state_dir.join("results");
+        if left.exists() {
+            let left = left.display();
+            log::warn!(
+                "{left} holds what was to go to a PACS, with patients' names, and no [dicom_results] sends it: remove it"
+            );
+        }
+        return Ok(None);
+    };
+    let key = Key::load_or_create(&config.key())?;
+    Ok(Some(Results::new(results, &config.device, &key, &config.state_dir)?))
+}
+
 /// The doors into the box.
 pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     let key = Key::load_or_create(&config.key())?;
     // A process for each door.
-    let decoder = || Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key.clone());
+    let decoder = || {
+        Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key.clone())
+            .with_filing(config.dicom_results.is_some())
+    };
     let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
         .with_retention(&config.source.folder, time)

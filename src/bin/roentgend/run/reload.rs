@@ -10,6 +10,7 @@ use roentgen::assess::Assessor;
 use roentgen::bundle::{Bundle, Store, sha256_hex};
 use roentgen::config::Config;
 use roentgen::reload::{Outcome, Reload, Ticket, Wish};
+use roentgen::sink::dicom_sr::Results;
 use roentgen::sink::mqtt::{MqttSink, Prepared};
 use roentgen::source::Doors;
 use roentgen::source::process::Program;
@@ -25,7 +26,7 @@ const FIXED: [&str; 2] = ["state_dir", "device"];
 const OF_MODEL: [&str; 4] = ["bundle", "bundles", "backend", "engine"];
 
 /// The keys that the doors into the box are made from.
-const OF_SOURCE: [&str; 3] = ["source", "limits", "reserve"];
+const OF_SOURCE: [&str; 4] = ["source", "limits", "reserve", "dicom_results"];
 
 /// What runs at the moment.
 pub(super) struct Running<'a> {
@@ -46,6 +47,8 @@ pub(super) struct Change {
     pub(super) model: Option<Active>,
     pub(super) assessor: Option<Assessor>,
     pub(super) source: Option<Doors>,
+    /// What sends results to the PACS from now on, where that changes; it has not begun to.
+    pub(super) results: Option<Option<Results>>,
     /// Who judges suspects by this configuration.
     pub(super) trial: Program,
     /// The connection to the broker, where it is to be made anew: the files that it needs are read, and never again for it.
@@ -112,7 +115,7 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
     // Looked at before they are read: what is replaced in between is noticed the next time.
     let files = stamps(&new)?;
     let reconnect = touches(&["mqtt"]) || files != *running.broker_files;
-    let broker = if reconnect { Some((MqttSink::prepare(&new.mqtt, &new.device)?, files)) } else { None };
+    let broker = if reconnect { Some((MqttSink::prepare(&new.mqtt, &new.device)?, files.clone())) } else { None };
     let model = if touches(&OF_MODEL) || running.is_fallback || !is_active(running.bundle, &new) {
         let active = model::load_active(&new, &Choice::of_daemon(&new), &mut *beat)?;
         match &active.fallback {
@@ -129,16 +132,18 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
         None => None,
     };
     let source = if touches(&OF_SOURCE) { Some(parts::source(&new)?) } else { None };
+    let results =
+        if touches(&["dicom_results"]) || files != *running.broker_files { Some(parts::results(&new)?) } else { None };
     if let Some(model) = &model {
         let manifest = model.bundle.manifest();
         changed.push(format!("now {} {}", manifest.name, manifest.version));
     }
     if broker.is_some() && changed.is_empty() {
-        changed.push("files of the section [mqtt]".into());
+        changed.push("files of the sections [mqtt] and [dicom_results]".into());
     }
     let told = changed.join(", ");
     let trial = parts::trial(&new)?;
-    let change = Change { ticket, config: new, model, assessor, source, trial, broker, told };
+    let change = Change { ticket, config: new, model, assessor, source, results, trial, broker, told };
     Ok((!change.told.is_empty()).then_some(change))
 }
 
@@ -178,7 +183,7 @@ fn is_under(key: &str, section: &str) -> bool {
     key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The files that `[mqtt]` names (certificates, keys, a password), each with what tells that it was replaced.
+/// The files that `[mqtt]` and `[dicom_results]` name (certificates, keys, a password), each with what tells that it was replaced.
 pub(super) type Stamps = BTreeMap<String, Option<(u64, i64, i64, u64)>>;
 
 /// How they lie there now.
@@ -187,7 +192,8 @@ pub(super) fn stamps(config: &Config) -> anyhow::Result<Stamps> {
         let metadata = std::fs::metadata(path).ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
     };
-    let values = keys(config)?.into_iter().filter(|(key, _)| is_under(key, "mqtt")).map(|(_, value)| value);
+    let is_ours = |key: &str| is_under(key, "mqtt") || is_under(key, "dicom_results");
+    let values = keys(config)?.into_iter().filter(|(key, _)| is_ours(key)).map(|(_, value)| value);
     let paths = values.filter_map(|value| value.as_str().filter(|text| text.starts_with('/')).map(str::to_owned));
     Ok(paths.map(|path| (path.clone(), stamp(&path))).collect())
 }

@@ -119,6 +119,9 @@ fn what_cannot_be_used_says_what_to_do() {
     // One that is not wholly in view.
     let cut = Scene::empty(1280, 720).with_film((0.5, 0.75), 0.7, 0.9, 0.0, (0.0, 0.0));
     assert_eq!(refused(&cut), NoFilm::Nothing);
+    // One that hangs over the light box's edge: the light box is not the film.
+    let hanging = Scene { lit: [0.1, 0.1, 0.7, 0.9], ..Scene::empty(1280, 720) };
+    assert_eq!(refused(&hanging.with_film((0.68, 0.5), 0.6, 0.9, 0.0, (0.0, 0.0))), NoFilm::Nothing);
 }
 
 #[test]

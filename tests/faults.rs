@@ -280,6 +280,44 @@ fn file_systems_become_read_only() {
 }
 
 #[test]
+fn the_disk_of_the_outbox_fails_and_becomes_read_only() {
+    let Some(mut bed) = Bed::new("state_dir read-only") else { return };
+    if !bed.mount_disk("state", 32) {
+        return;
+    }
+    bed.open_clinic("incoming", false, 20);
+    bed.start();
+    for round in 0..slow_rounds(2) {
+        bed.wait_for_reports(10);
+        bed.fail_disk("state");
+        support::wait_for("the box to say what is wrong", || {
+            bed.log().matches("no image is taken until").count() > round
+        });
+        bed.wait_for_files(20);
+        bed.daemon();
+        // Somebody starts it again, or pulls the plug: neither helps as long as the disk is what it is.
+        if round % 2 == 0 {
+            bed.stop();
+        } else {
+            bed.kill();
+        }
+        let reports = bed.reports();
+        bed.start();
+        let waits = || bed.log().matches("the start waits until this is over").count() > round;
+        support::wait_for("the box to say why it waits", waits);
+        thread::sleep(Duration::from_secs(3));
+        assert_eq!(bed.log().matches("the start waits until this is over").count(), round + 1, "once is enough");
+        let status = bed.status();
+        assert!(status.contains("read-only"), "{status}");
+        bed.daemon();
+        assert_eq!(bed.reports(), reports, "it has nothing to work with");
+        // It goes on by itself.
+        bed.mend_disk("state");
+    }
+    bed.finish();
+}
+
+#[test]
 fn the_box_is_out_of_file_descriptors() {
     let Some(mut bed) = Bed::new("out of descriptors") else { return };
     bed.open_clinic("incoming", false, 20);

@@ -9,7 +9,7 @@ use roentgen::source::{Content, Intake, Item, Outcome, Source};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Long enough for a loaded machine; a test that passes does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ impl Place {
         let root = tempfile::tempdir().unwrap();
         let incoming = root.path().join("incoming");
         fs::create_dir(&incoming).unwrap();
-        let config = Config { incoming: incoming.clone(), settle_ms: 300, poll_ms: 50 };
+        let config = Config { incoming: incoming.clone(), settle_ms: 300, poll_ms: 50, ..Config::default() };
         Self { _root: root, incoming, config }
     }
 
@@ -369,4 +369,29 @@ fn a_postponed_item_is_handed_over_again() {
     let item = next(&mut folder);
     folder.settle(&item, Outcome::Later).unwrap();
     assert_eq!(name(&next(&mut folder)), "a.png");
+}
+
+#[test]
+fn done_keeps_what_it_is_to_keep_while_images_go_on() {
+    let place = Place::new();
+    drop(place.open());
+    let (done, rejected) = (place.incoming.with_file_name("done"), place.incoming.with_file_name("rejected"));
+    for number in 0..300 {
+        for folder in [&done, &rejected] {
+            File::create(folder.join(format!("{number}.png"))).unwrap().set_len(100_000).unwrap();
+        }
+    }
+    fs::write(place.incoming.join("a.png"), png(18)).unwrap();
+    let config = Config { keep_done_bytes: 150_000, ..place.config.clone() };
+    let mut folder = place.open().with_retention(&config, || None);
+    let item = next(&mut folder);
+    assert_eq!(name(&item), "a.png");
+    folder.settle(&item, Outcome::Reported).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while place.names("done").len() > 2 {
+        assert!(Instant::now() < deadline, "{} files are left", place.names("done").len());
+        assert!(folder.next(Duration::from_millis(10)).unwrap().is_none());
+    }
+    assert!(place.names("done").contains(&"a.png".to_owned()), "the newest: {:?}", place.names("done"));
+    assert_eq!((place.names("rejected").len(), folder.condition().intake), (300, Intake::Open));
 }

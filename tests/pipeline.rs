@@ -48,7 +48,7 @@ fn what_is_dropped_is_judged_reported_and_settled() {
     let mut classifier = NativeClassifier::load(&bundle, &Engine::default(), None).unwrap();
     let assessor = Assessor::new(&bundle, "box-t", Default::default()).unwrap();
     let key = Key::load_or_create(&root.path().join("key")).unwrap();
-    let config = Config { incoming: incoming.clone(), settle_ms: 100, poll_ms: 50 };
+    let config = Config { incoming: incoming.clone(), settle_ms: 100, poll_ms: 50, ..Config::default() };
     let mut source = Folder::open(&config, Decoder::in_process(Default::default(), key)).unwrap();
     let mut sink = Kept::default();
     let kept = sink.clone();

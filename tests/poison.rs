@@ -107,7 +107,8 @@ impl Sink for Everything {
 fn daemon_process() {
     let root = argument();
     let (mut classifier, assessor) = judge_of(&root);
-    let config = folder::Config { incoming: root.join("incoming"), settle_ms: 100, poll_ms: 50 };
+    let config =
+        folder::Config { incoming: root.join("incoming"), settle_ms: 100, poll_ms: 50, ..folder::Config::default() };
     let folder = Folder::open(&config, Decoder::in_process(Limits::default(), key())).unwrap();
     let mut source = folder.with_trials(this("trial_process", &[&root]), &root.join("state"));
     let outbox = Outbox::open(&root.join("state/outbox.sqlite3"), &outbox::Config::default()).unwrap();

@@ -367,6 +367,7 @@ mod tests {
             ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+            ("[source.folder]\nkeep_done_days = 40000", "source.folder.keep_done_days"),
             ("[engine]\nthreads = 1000", "engine.threads"),
             ("[engine]\nkernel = \"mmx\"", "engine.kernel"),
             ("[engine]\nmemory = \"huge\"", "memory"),

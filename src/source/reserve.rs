@@ -49,7 +49,8 @@ impl Reserve {
             if disk.f_bavail.saturating_mul(disk.f_frsize) < wanted {
                 let reserve = self.min_free_bytes >> 20;
                 return Some(format!(
-                    "less than {reserve} MiB are free on the disk of {shown} (reserve.min_free_bytes): make room there"
+                    "less than {reserve} MiB are free on the disk of {shown} (reserve.min_free_bytes): make room \
+                     there; source.folder.keep_done_days and keep_done_bytes say how much of done/ stays"
                 ));
             }
             // File systems without a number of inodes say 0 of 0.

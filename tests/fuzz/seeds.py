@@ -218,6 +218,19 @@ def command():
     yield "unknown", b'shell\0{"id": "4", "run": "ls"}'
 
 
+def wire():
+    origin = {"kind": "dicom", "content_sha256": "0a" * 32, "study": "0b" * 16, "series": None, "instance": "0c" * 16,
+              "modality": "DX", "view": "PA"}
+    header = {"width": 4, "height": 4, "depth": 1, "origin": origin, "applied": ["window"]}
+    packet = lambda answer, pixels=b"": json.dumps(answer).encode() + b"\0" + pixels
+    yield "grey8", packet({"radiograph": header}, bytes(range(16)))
+    yield "grey16", packet({"radiograph": header | {"depth": 2}}, bytes(range(32)))
+    yield "short", packet({"radiograph": header}, bytes(15))
+    yield "refused", packet({"refused": {"code": "damaged", "message": "It ends too early."}})
+    yield "read", packet("read")
+    yield "unread", packet({"unread": 5})
+
+
 def network():
     # The target writes its own, with the code that packs bundles.
     return ()
@@ -225,7 +238,7 @@ def network():
 
 def main():
     target, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-    makers = [radiograph, config, report, bundle, archive, command, network]
+    makers = [radiograph, config, report, bundle, archive, command, network, wire]
     for name, content in {maker.__name__: maker for maker in makers}[target]():
         (folder / name).write_bytes(content)
 

@@ -2,6 +2,7 @@
 //! configuration again. Not the parts themselves: [`parts`] puts them together, [`reload`] says which may change.
 
 mod parts;
+mod patience;
 mod reload;
 
 use crate::health::Health;
@@ -11,9 +12,11 @@ use crate::systemd::{self, Watchdog};
 use anyhow::{Context, bail};
 use parts::Parts;
 pub(crate) use parts::in_force;
+use patience::Patience;
 use reload::Running;
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
+use roentgen::outbox::integrity::bytes_to_read;
 use roentgen::pipeline::{self, Line};
 use roentgen::status::Status;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -39,15 +42,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let reload = signals::reload_on_hangup()?;
     let config = Config::load(&arguments.config)?;
-    std::fs::create_dir_all(&config.state_dir)
-        .with_context(|| format!("cannot make state_dir {}", config.state_dir.display()))?;
-    // Held until the process ends, however it does.
-    let _alone = alone(&config.state_dir)?;
     let status = Status::default();
+    let patience = Patience { stop: &stop, status: &status };
+    // Held until the process ends, however it does.
+    let Some(_alone) = patience.until(|| alone(&config.state_dir))? else { return stopped() };
     let health = Health::start(&status, &reload, &config.state_dir)?;
     // After an unclean end it is read as a whole, from a card as slow as it may be.
-    systemd::extend_start();
-    let outbox = Outbox::open(&config.outbox(), &config.outbox)?;
+    systemd::extend_start_to_read(bytes_to_read(&config.outbox()));
+    let open = || Ok(Outbox::open(&config.outbox(), &config.outbox)?);
+    let Some(outbox) = patience.until(open)? else { return stopped() };
     let set_aside = outbox.set_aside().cloned();
     if let Some(aside) = &set_aside {
         status.outbox_set_aside(aside.to_string());
@@ -58,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     // Open for as long as the daemon runs: a reload must not fail because the disk is full just then.
     let mut outbox = Mutex::new(outbox);
-    let mut parts = Parts::assemble(config, set_aside.as_ref())?;
+    let Some(mut parts) = Parts::assemble(config, set_aside.as_ref(), &patience)? else { return stopped() };
     let setup = parts.setup();
     health.attend(&parts.config, parts.sink.side(), parts.camera(), setup);
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
@@ -96,12 +99,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     drop(outbox);
     parts.sink.close();
     ended?;
+    stopped()
+}
+
+fn stopped() -> anyhow::Result<ExitCode> {
     log::info!("stopped as asked");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Takes the lock of `state_dir`: two daemons on one outbox would send reports twice and out of order.
 fn alone(state_dir: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(state_dir).with_context(|| format!("cannot make state_dir {}", state_dir.display()))?;
     let path = state_dir.join("lock");
     let shown = path.display();
     let file = OpenOptions::new()

@@ -44,7 +44,15 @@ fn look(config: &Config) -> (bool, Option<Telemetry>, Health) {
     match is_running(&config.state_dir) {
         Ok(true) => {}
         Ok(false) => {
-            let message = format!("roentgend does not run on {}.", config.state_dir.display());
+            let shown = config.state_dir.display();
+            // Not by the file system's own account: one that has failed does not call itself read-only.
+            let opened = File::options().write(true).open(config.state_dir.join("lock"));
+            if opened.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem) {
+                let message = format!("roentgend does not work: the disk of {shown} is read-only.");
+                let advice = "Check that disk or card and make it writable; the service waits for that: journalctl -u roentgend -e";
+                return (false, None, Health::from(vec![Problem::failing("read_only", message, advice)]));
+            }
+            let message = format!("roentgend does not run on {shown}.");
             let advice = "Start it: systemctl start roentgend. Why it stopped: journalctl -u roentgend -e";
             return (false, None, Health::from(vec![Problem::failing("not_running", message, advice)]));
         }

@@ -3,6 +3,12 @@
 use sd_notify::NotifyState;
 use std::time::{Duration, Instant};
 
+/// Seconds that a start may take for whatever it does: the unit's TimeoutStartSec.
+const START: u64 = 120;
+
+/// Bytes a second that the slowest of cards gives in small pieces.
+const SLOWEST: u64 = 256 << 10;
+
 /// Tells the service manager; an answer is not expected, and without one running there is nothing to tell.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -32,7 +38,17 @@ pub(crate) fn status(text: &str) {
 
 /// Start-up takes longer than usual: it may take the unit's TimeoutStartSec once more, from now.
 pub(crate) fn extend_start() {
-    tell(&[NotifyState::ExtendTimeoutUsec(120_000_000)]);
+    extend_start_to_read(0);
+}
+
+/// The same where so many bytes may have to be read meanwhile; up to an hour or so.
+pub(crate) fn extend_start_to_read(bytes: u64) {
+    tell(&[NotifyState::ExtendTimeoutUsec(microseconds_to_read(bytes))]);
+}
+
+fn microseconds_to_read(bytes: u64) -> u32 {
+    let seconds = START + bytes / SLOWEST;
+    u32::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(u32::MAX)
 }
 
 /// The process is going to end.
@@ -60,5 +76,17 @@ impl Watchdog {
             tell(&[NotifyState::Watchdog]);
             self.fed = Some(Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_reads_more_may_take_longer() {
+        assert_eq!(microseconds_to_read(0), 120_000_000);
+        assert_eq!(microseconds_to_read(256 << 20), (120 + 1024) * 1_000_000);
+        assert_eq!(microseconds_to_read(u64::MAX), u32::MAX);
     }
 }

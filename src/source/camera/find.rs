@@ -5,6 +5,7 @@
 //! are edges for most of their length, with an even surround. Then on the frame itself, along each side, where the light
 //! changes most, and a line through those places that outliers (a finger, a reflection) do not move.
 
+use super::flatten::evenness;
 use super::grey::{Grey, Plane, Point, quantile};
 use super::lines::{Line, contrast, lines};
 use super::sides;
@@ -22,6 +23,10 @@ const REACH: f64 = 2.5;
 const FAINT: f32 = 0.05;
 /// What is added to levels before their logarithm is taken: the dark of a room.
 const DARK: f32 = 0.03;
+/// What lies there has at least so much contrast, of full white, or it is paper.
+const CONTENT: f32 = 0.06;
+/// Where levels (their logarithms) lie so near a smooth surface there is nothing but light.
+const EVEN: f64 = 0.07;
 /// A picture with less contrast than this holds nothing.
 const BLANK: f32 = 0.04;
 
@@ -225,26 +230,29 @@ fn judged(plane: &Plane, from: Point, to: Point, line: &Line, contrast: f32) -> 
 
 /// Whether what is enclosed is a picture, and not paper, nor the light box itself, with or without something on it.
 fn is_picture(frame: &Grey, found: &Found) -> bool {
-    let inside = |u: f64, v: f64| {
+    let inside = |(u, v): (f64, f64)| {
         let [a, b, c, d] = found.corners;
-        frame.at(a.towards(b, u).towards(d.towards(c, u), v))
+        a.towards(b, u).towards(d.towards(c, u), v)
     };
     let places = |count: usize| (0..count).map(move |index| (index as f64 + 0.5) / count as f64);
-    let mut levels: Vec<f32> = places(40).flat_map(|v| places(40).map(move |u| inside(u, v))).collect();
+    let all: Vec<Point> = places(40).flat_map(|v| places(40).map(move |u| (u, v))).map(inside).collect();
+    let mut levels: Vec<f32> = all.iter().map(|&point| frame.at(point)).collect();
     let (low, high) = (quantile(&mut levels, 0.05), quantile(&mut levels, 0.95));
-    if high - low < 0.06 {
+    if high - low < CONTENT {
         return false;
     }
     if found.surround == Surround::Lit {
         return true;
     }
-    // A light box is bright along most of its rim, a radiograph is not.
-    let rim: Vec<f32> = places(40)
-        .flat_map(|at| {
-            [0.03, 0.06].into_iter().flat_map(move |deep| [(at, deep), (at, 1.0 - deep), (deep, at), (1.0 - deep, at)])
-        })
-        .map(|(u, v)| inside(u, v))
-        .collect();
-    let bright = low + 0.7 * (high - low);
-    (rim.iter().filter(|&&level| level > bright).count() as f64) < 0.55 * rim.len() as f64
+    // A light box is bright and smooth along its rim, if not everywhere: a film may hang over its edge. A radiograph is not.
+    let side = |of: fn(f64, f64) -> (f64, f64)| {
+        let rim = places(40).flat_map(|at| [0.03, 0.06].map(|deep| inside(of(at, deep))));
+        let mut levels: Vec<f32> = rim.map(|point| frame.at(point)).collect();
+        let (low, middle, top) = (quantile(&mut levels, 0.2), quantile(&mut levels, 0.5), quantile(&mut levels, 0.8));
+        middle > 0.75 * high && top - low < 0.12 * top
+    };
+    let sides: [fn(f64, f64) -> (f64, f64); 4] =
+        [|at, deep| (at, deep), |at, deep| (at, 1.0 - deep), |at, deep| (deep, at), |at, deep| (1.0 - deep, at)];
+    let lit = sides.into_iter().filter(|of| side(*of)).count();
+    lit < 2 && evenness(frame, &all, EVEN) < 0.8
 }

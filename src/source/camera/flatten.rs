@@ -18,8 +18,12 @@ const TERMS: usize = 6;
 pub(super) const MAX_BYTES: u64 = 4 << 20;
 /// A light box is at least so bright, of 1, or it is off or somewhere else.
 const LEAST_LIGHT: f32 = 0.15;
-/// Between the darkest and the brightest hundredth of an empty light box, as a factor.
+/// Nothing of a light box is darker than its brightest part by more than this factor.
 const MOST_UNEVEN: f32 = 4.0;
+/// Of 1600 places in the picture so many at least must be light box.
+const LEAST_LIT: usize = 500;
+/// Where levels (their logarithms) lie so near a smooth surface there is nothing but light.
+const EVEN: f64 = 0.1;
 
 /// How bright the light box is, place by place.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,14 +43,26 @@ impl Light {
             return Err("something lies on the light box: take everything off, and try again".into());
         }
         let plane = frame.reduced(frame.factor_for(SIDE)).averaged(3);
-        let (low, high) = (plane.quantile(0.01), plane.quantile(0.99));
+        let high = plane.quantile(0.99);
         if high < LEAST_LIGHT {
             return Err("the picture is dark: switch the light box on, and try again".into());
         }
-        if low * MOST_UNEVEN < high {
+        // The room around the light box does no harm: no film lies there.
+        let places = (0..40).flat_map(|row| (0..40).map(move |column| (column, row)));
+        let place = |(column, row): (u32, u32)| {
+            let share = |at: u32, length: usize| (f64::from(at) + 0.5) / 40.0 * length as f64;
+            Point::new(share(column, frame.width()), share(row, frame.height()))
+        };
+        let lit: Vec<Point> = places.map(place).filter(|&point| frame.at(point) * MOST_UNEVEN > high).collect();
+        if lit.len() < LEAST_LIT {
             return Err(
-                "more than the light box is in view, or something lies on it: see `roentgend camera preview`, \
-                        move the camera closer, and try again"
+                "the light box is only a small part of the picture: move the camera closer, and try again".into()
+            );
+        }
+        if evenness(frame, &lit, EVEN) < 0.85 {
+            return Err(
+                "something lies on the light box or is reflected in it: see `roentgend camera preview`, and try \
+                        again"
                     .into(),
             );
         }
@@ -137,22 +153,42 @@ fn surface(frame: &Grey, found: &Found) -> Option<[f64; TERMS]> {
     if samples.len() < 60 || sides.contains(&false) {
         return None;
     }
-    let mut surface = [0.0; TERMS];
+    robust(samples, (width, height))
+}
+
+/// The share of these places whose level lies within `most` (of logarithms) of a smooth surface through most of them: near 1
+/// for a light box without anything on it. 0 where there are too few.
+pub(super) fn evenness(frame: &Grey, places: &[Point], most: f64) -> f64 {
+    let size = (frame.width() as f64, frame.height() as f64);
+    let samples: Vec<(Point, f64)> =
+        places.iter().map(|&point| (point, f64::from(frame.at(point).max(1e-3)).ln())).collect();
+    let Some(surface) = robust(samples.clone(), size) else { return 0.0 };
+    let near = samples.iter().filter(|sample| off(&surface, sample, size) < most).count();
+    near as f64 / samples.len().max(1) as f64
+}
+
+/// How far a sample lies from a surface.
+fn off(surface: &[f64; TERMS], (point, level): &(Point, f64), (width, height): (f64, f64)) -> f64 {
+    let terms = terms(point.x / width * 2.0 - 1.0, point.y / height * 2.0 - 1.0);
+    (terms.iter().zip(surface).map(|(term, coefficient)| term * coefficient).sum::<f64>() - level).abs()
+}
+
+/// The surface through most of these; those that lie far from it have no say.
+fn robust(mut samples: Vec<(Point, f64)>, size: (f64, f64)) -> Option<[f64; TERMS]> {
+    let mut surface = None;
     for _ in 0..4 {
-        surface = fitted(&samples, (width, height))?;
-        let off = |(point, level): &(Point, f64)| {
-            let terms = terms(point.x / width * 2.0 - 1.0, point.y / height * 2.0 - 1.0);
-            (terms.iter().zip(&surface).map(|(term, coefficient)| term * coefficient).sum::<f64>() - level).abs()
-        };
-        let mut all: Vec<f32> = samples.iter().map(|sample| off(sample) as f32).collect();
+        let now = fitted(&samples, size)?;
+        surface = Some(now);
+        let mut all: Vec<f32> = samples.iter().map(|sample| off(&now, sample, size) as f32).collect();
         let limit = 4.0 * f64::from(quantile(&mut all, 0.5)).max(0.005);
-        let kept: Vec<(Point, f64)> = samples.iter().filter(|sample| off(sample) < limit).copied().collect();
+        let kept: Vec<(Point, f64)> =
+            samples.iter().filter(|sample| off(&now, sample, size) < limit).copied().collect();
         if kept.len() < 60 {
             break;
         }
         samples = kept;
     }
-    Some(surface)
+    surface
 }
 
 /// The surface of least squares.
@@ -252,7 +288,10 @@ mod tests {
     fn what_is_no_empty_light_box_is_refused_with_what_to_do() {
         let error = |level: &dyn Fn(f64, f64) -> f64| Light::of_empty(&frame(level)).unwrap_err();
         assert!(error(&|_, _| 0.05).contains("switch the light box on"));
-        assert!(error(&|x, _| if x < 0.2 { 0.05 } else { 0.9 }).contains("move the camera closer"));
+        assert!(error(&|x, _| if x < 0.8 { 0.05 } else { 0.9 }).contains("move the camera closer"));
+        let stripes = |x: f64, _: f64| if (x * 10.0).fract() < 0.5 { 0.5 } else { 0.9 };
+        assert!(error(&stripes).contains("something lies"));
+        assert!(Light::of_empty(&frame(|x, y| if x < 0.1 { 0.05 } else { glow(x, y) })).is_ok());
         let film = |x: f64, y: f64| (0.3..0.7).contains(&x) && (0.27..0.79).contains(&y);
         assert!(error(&|x, y| if film(x, y) { 0.1 + 0.4 * x } else { 0.9 }).contains("take everything off"));
     }

@@ -36,11 +36,18 @@ impl Point {
 }
 
 /// A frame: one level of 16 bits a pixel, 0 black.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Grey {
     width: usize,
     height: usize,
     levels: Vec<u16>,
+}
+
+impl std::fmt::Debug for Grey {
+    /// Its size: nobody reads a million levels.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Grey({} × {})", self.width, self.height)
+    }
 }
 
 impl Grey {

@@ -99,9 +99,9 @@ impl Process {
         set_socket_timeout(&self.socket, Timeout::Recv, Some(wait))?;
         Ok(match wire::receive(&self.socket) {
             // Descriptors that come along are closed here.
-            Ok(Some((message, _))) => match serde_json::from_slice(&message) {
-                Ok(answer) => Heard::Answer(answer),
-                Err(_) => Heard::Broken("it answers nonsense".into()),
+            Ok(Some((message, _))) => match Answer::of(&message) {
+                Some(answer) => Heard::Answer(answer),
+                None => Heard::Broken("it answers nonsense".into()),
             },
             Ok(None) => Heard::Broken("it is gone".into()),
             Err(error)

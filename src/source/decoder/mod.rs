@@ -32,6 +32,16 @@ use wire::Answer;
 /// How often a file is tried again whose decoders were killed by somebody else.
 const MAX_KILLS: u32 = 3;
 
+/// What the daemon believes of a packet that comes from a decoder, whose pixels are in `memory`; `None`: nothing, or it is
+/// not the last word about a file. For whoever tries out what a decoder in a stranger's hands could say.
+pub fn believed(packet: &[u8], memory: &File, limits: &Limits) -> Option<Result<Radiograph, Refusal>> {
+    match Answer::of(packet)? {
+        Answer::Radiograph(header) => wire::get(header, memory, limits).map(|(radiograph, _)| Ok(radiograph)),
+        Answer::Refused(refused) => wire::refusal(refused).map(Err),
+        Answer::Read | Answer::Unread(_) => None,
+    }
+}
+
 /// Opens radiographs, one at a time.
 pub struct Decoder {
     limits: Limits,

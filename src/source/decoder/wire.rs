@@ -57,6 +57,7 @@ pub(super) struct Header {
     origin: Origin,
     applied: Vec<String>,
     /// Bytes behind the pixels, of what a result is filed under.
+    #[serde(default)]
     filing: u64,
 }
 
@@ -70,6 +71,13 @@ pub(super) struct Refused {
 impl From<Refusal> for Refused {
     fn from(Refusal { code, message }: Refusal) -> Self {
         Self { code, message }
+    }
+}
+
+impl Answer {
+    /// From a packet; `None`: nonsense.
+    pub(super) fn of(packet: &[u8]) -> Option<Self> {
+        serde_json::from_slice(packet).ok()
     }
 }
 

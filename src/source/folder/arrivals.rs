@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn events_that_nobody_asks_for_are_not_kept_without_end_and_no_file_is_lost_by_that() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config { incoming: folder.path().to_owned(), settle_ms: 100, poll_ms: 50 };
+        let config = Config { incoming: folder.path().to_owned(), settle_ms: 100, poll_ms: 50, ..Config::default() };
         let mut arrivals = Arrivals::watch(&config, Key::from_bytes([7; 32])).unwrap();
         let paths = ["a.png", "b.png"].map(|name| fs::canonicalize(folder.path()).unwrap().join(name));
         let mut files = paths.clone().map(|path| fs::File::create(path).unwrap());

@@ -28,12 +28,16 @@ impl Identity {
         }
     }
 
-    /// When it reached the box: the inode's change time, which writing and renaming set and which cannot be set by hand.
-    /// Never later than `now`: the clock of a file server may go ahead.
+    /// When it reached the box: never later than `now`, since the clock of a file server may go ahead.
     pub(super) fn arrived(self, now: SystemTime) -> SystemTime {
+        self.changed().map_or(now, |time| time.min(now))
+    }
+
+    /// The inode's change time, which writing and renaming set and which cannot be set by hand.
+    pub(super) fn changed(self) -> Option<SystemTime> {
         let seconds = u64::try_from(self.changed.0).unwrap_or(0);
         let nanoseconds = u32::try_from(self.changed.1).unwrap_or(0);
-        SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds)).map_or(now, |time| time.min(now))
+        SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
     }
 }
 

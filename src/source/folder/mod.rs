@@ -20,6 +20,7 @@ mod identity;
 mod manner;
 mod moves;
 mod names;
+mod retention;
 mod settle;
 mod take;
 pub mod trial;
@@ -28,6 +29,7 @@ pub(in crate::source) use hand::RUN;
 pub use identity::arrived;
 pub use manner::Manner;
 pub use names::may_be_taken;
+pub use retention::Time;
 
 use super::bell::Bell;
 use super::decoder::Decoder;
@@ -37,6 +39,7 @@ use super::{Condition, Intake, Item, Outcome, Source, SourceError};
 use arrivals::Arrivals;
 use hand::Hand;
 use identity::Identity;
+use retention::Retention;
 use serde::{Deserialize, Serialize};
 use settle::Settling;
 use std::collections::HashMap;
@@ -57,11 +60,16 @@ pub struct Config {
     pub settle_ms: u64,
     /// Milliseconds between two looks at the whole folder; 50 to 600000.
     pub poll_ms: u64,
+    /// Days after which a settled file is deleted from `done/`; 0: never; at most 36500.
+    pub keep_done_days: u32,
+    /// Bytes beyond which the oldest files of `done/` are deleted; 0: never.
+    pub keep_done_bytes: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { incoming: "/var/lib/roentgen/incoming".into(), settle_ms: 2000, poll_ms: 1000 }
+        let incoming = "/var/lib/roentgen/incoming".into();
+        Self { incoming, settle_ms: 2000, poll_ms: 1000, keep_done_days: 0, keep_done_bytes: 0 }
     }
 }
 
@@ -79,6 +87,9 @@ impl Config {
         }
         if !(50..=600_000).contains(&self.poll_ms) {
             return Err("source.folder.poll_ms: write a number of milliseconds from 50 to 600000".into());
+        }
+        if self.keep_done_days > 36_500 {
+            return Err("source.folder.keep_done_days: write a number of days up to 36500, or 0 for ever".into());
         }
         Ok(())
     }
@@ -111,6 +122,8 @@ pub struct Folder {
     /// What is settled and could not be moved yet.
     unmoved: Vec<Settling>,
     reserve: Option<Reserve>,
+    /// What `done/` need not hold any more.
+    retention: Option<Retention>,
     /// Files that may have crashed this program, and how they are tried.
     suspects: Option<(Hand, Trials)>,
     intake: Intake,
@@ -182,6 +195,7 @@ impl Folder {
             delayed: HashMap::new(),
             unmoved: Vec::new(),
             reserve: None,
+            retention: None,
             suspects: None,
             intake: Intake::Open,
             opens: Opens::Freely,
@@ -257,6 +271,10 @@ impl Folder {
 
     /// One step towards the next item: at most until the deadline.
     fn step(&mut self, deadline: Instant) -> Result<Option<Item>, Blocked> {
+        // Also where no image can be taken: want of room may be the reason.
+        if let Some(retention) = &mut self.retention {
+            retention.step(Instant::now());
+        }
         self.move_the_unmoved()?;
         if self.at_hand.is_some() {
             return self.decoded(deadline);

@@ -9,7 +9,8 @@ use super::witness::{Heard, Witness};
 use super::{mixed, seed};
 use crate::common::Random;
 use crate::support::{
-    PATIENCE, Process, free_port, mosquitto, names, roentgend, start_mosquitto, tiny_bundle, user, wait_for,
+    PATIENCE, Process, free_port, mosquitto, names, output, roentgend, start_mosquitto, stdout, tiny_bundle, user,
+    wait_for,
 };
 use roentgen::bundle::sha256_hex;
 use std::env;
@@ -196,6 +197,11 @@ impl Bed {
         }
     }
 
+    /// What `roentgend status` says.
+    pub(crate) fn status(&self) -> String {
+        stdout(&output(roentgend().args(["status", "--config"]).arg(self.path("roentgend.toml"))))
+    }
+
     /// SIGTERM, and a graceful end.
     pub(crate) fn stop(&mut self) {
         self.daemon().signal("TERM");
@@ -245,6 +251,36 @@ impl Bed {
         let is_mounted = mount.is_some();
         self.mounts.extend(mount);
         is_mounted
+    }
+
+    /// Gives a folder a disk of its own, which can fail; false, said plainly, where that is not allowed.
+    pub(crate) fn mount_disk(&mut self, folder: &str, mebibytes: u64) -> bool {
+        // What shows while it is unplugged: no place to write to either.
+        let behind = format!("{folder}-behind");
+        fs::create_dir(self.path(&behind)).unwrap();
+        if !self.mount_folder(&behind, folder) {
+            return false;
+        }
+        self.set_read_only(folder, true);
+        let mount = Mount::disk(&self.path(&format!("{folder}.img")), &self.path(folder), mebibytes);
+        let is_mounted = mount.is_some();
+        self.mounts.extend(mount);
+        is_mounted
+    }
+
+    /// The disk of a folder fails, and can only be read from now on.
+    pub(crate) fn fail_disk(&self, folder: &str) {
+        let path = self.path(folder);
+        self.mounts.iter().find(|mount| mount.folder() == path).expect("mounted").fail();
+    }
+
+    /// A technician mends the disk of a folder, which nobody uses, and plugs it in again.
+    pub(crate) fn mend_disk(&mut self, folder: &str) {
+        let path = self.path(folder);
+        // The last that was mounted there.
+        drop(self.mounts.iter().rposition(|mount| mount.folder() == path).map(|at| self.mounts.remove(at)));
+        let mount = Mount::again(&self.path(&format!("{folder}.img")), &self.path(folder));
+        self.mounts.extend(Some(mount.expect("it was mounted before")));
     }
 
     /// Unmounts it, whoever is using it.

@@ -1,6 +1,7 @@
 //! Small file systems that a test fills, unplugs or makes read-only. Needs root; where mounting is not allowed, it says so.
 
 use crate::support::wait_for;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,6 +18,31 @@ impl Mount {
     /// Another folder under this name.
     pub(super) fn of_folder(behind: &Path, folder: &Path) -> Option<Self> {
         Self::make(&["--bind", behind.to_str().expect("UTF-8")], folder)
+    }
+
+    /// A disk of its own there, made in this file: one that fails becomes read-only and stays so until it is mounted anew.
+    pub(super) fn disk(image: &Path, folder: &Path, mebibytes: u64) -> Option<Self> {
+        File::create(image).and_then(|file| file.set_len(mebibytes << 20)).expect("writable");
+        let made = Command::new("mkfs.ext4").arg("-q").arg(image).stderr(Stdio::null()).status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("SKIPPED: this needs mkfs.ext4 (package e2fsprogs)");
+            return None;
+        }
+        Self::again(image, folder)
+    }
+
+    /// The same disk again, repaired.
+    pub(super) fn again(image: &Path, folder: &Path) -> Option<Self> {
+        // 1: there was something to repair.
+        let checked = Command::new("e2fsck").args(["-p", "-f"]).arg(image).stdout(Stdio::null()).status();
+        assert!(checked.is_ok_and(|status| status.code().is_some_and(|code| code < 2)), "e2fsck");
+        Self::make(&["-o", "loop,errors=remount-ro", image.to_str().expect("UTF-8")], folder)
+    }
+
+    /// The disk fails under whoever writes to it: from now on it can only be read.
+    pub(super) fn fail(&self) {
+        let done = Command::new("mount").args(["-o", "remount,abort"]).arg(&self.0).status().expect("mount");
+        assert!(done.success(), "remount,abort");
     }
 
     fn make(arguments: &[&str], folder: &Path) -> Option<Self> {

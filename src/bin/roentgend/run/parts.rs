@@ -1,15 +1,17 @@
 //! What one configuration makes: the parts along the line, put together, and changed by a reload. Not what may change.
 
+use super::patience::Patience;
 use super::reload::{self, Change, Stamps};
 use crate::model::{self, Active, Choice};
 use crate::systemd;
 use anyhow::Context;
-use roentgen::assess::Assessor;
+use roentgen::assess::{self, Assessor};
 use roentgen::bundle::Bundle;
 use roentgen::classifier::Classifier;
 use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
+use roentgen::report::Clock;
 use roentgen::sink::dicom_sr::Results;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
@@ -21,6 +23,7 @@ use roentgen::source::spool::{self, Keep, Spool};
 use roentgen::status::Setup;
 use std::io;
 use std::path::absolute;
+use std::time::SystemTime;
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -40,11 +43,16 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Makes them all, in the order in which their failure is cheapest to see.
-    pub(super) fn assemble(config: Config, set_aside: Option<&SetAside>) -> anyhow::Result<Self> {
+    /// Makes them all, in the order in which their failure is cheapest to see; `None`: asked to stop meanwhile.
+    pub(super) fn assemble(
+        config: Config,
+        set_aside: Option<&SetAside>,
+        patience: &Patience<'_>,
+    ) -> anyhow::Result<Option<Self>> {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        let source = source(&config)?;
+        // Not the camera, whose spool the source has opened before.
+        let Some(source) = patience.until(|| source(&config))? else { return Ok(None) };
         let camera = camera(&config)?;
         let mut results = results(&config)?;
         if let Some(results) = &mut results {
@@ -59,7 +67,7 @@ impl Parts {
         });
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-        Ok(Self { config, model, assessor, source, camera, sink, results, broker_files, outbox_set_aside })
+        Ok(Some(Self { config, model, assessor, source, camera, sink, results, broker_files, outbox_set_aside }))
     }
 
     /// What the box says of itself.
@@ -152,6 +160,7 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     };
     let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
+        .with_retention(&config.source.folder, time)
         .with_trials(trial(config)?, &config.state_dir);
     let mut doors = Doors::new(folder);
     if config.source.camera.is_some() {
@@ -183,6 +192,11 @@ fn camera(config: &Config) -> anyhow::Result<Option<camera::Door>> {
 #[cfg(not(feature = "camera"))]
 fn camera(_: &Config) -> anyhow::Result<Option<camera::Door>> {
     Ok(None)
+}
+
+/// The time, as long as somebody vouches for the clock.
+fn time() -> Option<SystemTime> {
+    (assess::clock() == Clock::Synchronised).then(SystemTime::now)
 }
 
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.

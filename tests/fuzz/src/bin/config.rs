@@ -1,14 +1,8 @@
-//! Fuzz target: a configuration's text. It may be refused; what is accepted must survive being written and read again.
+//! Fuzz target: see `targets/config.rs`.
 
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use roentgen::config::Config;
-use std::path::Path;
+#[path = "../targets/config.rs"]
+mod target;
 
-fuzz_target!(|text: &str| {
-    let path = Path::new("roentgend.toml");
-    let Ok(config) = Config::parse(text, path) else { return };
-    assert!(config.mqtt.validate().is_ok(), "an accepted configuration is a valid one");
-    let _ = (config.outbox(), config.key(), config.source.folder.done(), config.source.folder.rejected());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| target::run(bytes));

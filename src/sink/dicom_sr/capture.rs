@@ -38,6 +38,8 @@ pub(super) fn file(
         .text(tags::SERIES_NUMBER, VR::IS, SERIES_NUMBER)
         .text(tags::SERIES_DESCRIPTION, VR::LO, "Roentgen: evidence map, not a diagnosis")
         .bytes(tags::PATIENT_ORIENTATION, VR::CS, &[])
+        // What is marked as another part is not judged; and without a part its side would have to be said.
+        .text(tags::BODY_PART_EXAMINED, VR::CS, "CHEST")
         .text(tags::DERIVATION_DESCRIPTION, VR::ST, DERIVATION)
         .items(tags::SOURCE_IMAGE_SEQUENCE, vec![source])
         // Ours names nobody; but what a modality has burned into the radiograph is still in it.

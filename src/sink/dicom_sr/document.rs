@@ -14,7 +14,7 @@ use super::codes::{self, Code};
 use super::uid::Uids;
 use crate::radiograph::dicom::{Filing, Object};
 use crate::report::{Decision, Finding, NOTICE, Report};
-use chrono::{DateTime, Local, Utc};
+use chrono::{DateTime, Local};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 
@@ -71,6 +71,7 @@ fn own_scheme() -> Object {
 
 /// The root of the content tree.
 fn root(maker: &Maker, filing: &Filing, report: &Report, uids: &Uids) -> Object {
+    let (date, time) = local(&report.received_at);
     let context = |name, kind, value: &str| text(Relation::HasObsContext, name, kind, value);
     let children = vec![
         code(Relation::HasConceptMod, codes::LANGUAGE, codes::ENGLISH),
@@ -88,7 +89,7 @@ fn root(maker: &Maker, filing: &Filing, report: &Report, uids: &Uids) -> Object 
     ];
     content(codes::REPORT, "CONTAINER")
         .text(tags::CONTINUITY_OF_CONTENT, VR::CS, "SEPARATE")
-        .text(tags::OBSERVATION_DATE_TIME, VR::DT, &universal(&report.received_at))
+        .text(tags::OBSERVATION_DATE_TIME, VR::DT, &format!("{date}{time}"))
         .items(tags::CONTENT_TEMPLATE_SEQUENCE, vec![template("1500")])
         .items(tags::CONTENT_SEQUENCE, children)
 }
@@ -212,17 +213,9 @@ fn template(id: &str) -> Object {
 }
 
 /// A time of a report as date and time of the box's own zone, in which a PACS shows them beside those of the modalities.
+/// Without an offset: dcmtk 3.6.7 takes +0000 for none.
 fn local(rfc3339: &str) -> (String, String) {
-    let time = parsed(rfc3339).with_timezone(&Local);
+    // A report's own time, which always is one.
+    let time = DateTime::parse_from_rfc3339(rfc3339).unwrap_or_default().with_timezone(&Local);
     (time.format("%Y%m%d").to_string(), time.format("%H%M%S").to_string())
-}
-
-/// The same with its offset from UTC; of even length, since some readers take no padding here.
-fn universal(rfc3339: &str) -> String {
-    parsed(rfc3339).format("%Y%m%d%H%M%S%.6f+0000").to_string()
-}
-
-/// A report's own time, which always is one.
-fn parsed(rfc3339: &str) -> DateTime<Utc> {
-    DateTime::parse_from_rfc3339(rfc3339).map(|time| time.with_timezone(&Utc)).unwrap_or_default()
 }

@@ -57,6 +57,7 @@ pub(super) struct Header {
     origin: Origin,
     applied: Vec<String>,
     /// Bytes behind the pixels, of what a result is filed under.
+    #[serde(default)]
     filing: u64,
 }
 

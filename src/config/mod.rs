@@ -11,7 +11,7 @@ use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::{folder, reserve};
+use crate::source::{dicom_scp, folder, reserve};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
@@ -90,8 +90,8 @@ impl Default for Config {
 pub struct SourceConfig {
     /// The drop folder.
     pub folder: folder::Config,
-    #[serde(deserialize_with = "no_dicom", skip_serializing)]
-    dicom: NotBuilt,
+    /// The DICOM network; off where it is absent.
+    pub dicom: Option<dicom_scp::Config>,
     #[serde(deserialize_with = "no_camera", skip_serializing)]
     camera: NotBuilt,
 }
@@ -204,6 +204,9 @@ impl Config {
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.outbox.validate()?;
         self.source.folder.validate()?;
+        if let Some(dicom) = &self.source.dicom {
+            dicom.validate()?;
+        }
         self.limits.validate()?;
         self.bundles.validate()?;
         self.engine.validate()?;
@@ -246,10 +249,6 @@ fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D:
     Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
 }
 
-fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
-    refuse(deserializer, "source.dicom")
-}
-
 fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
     refuse(deserializer, "source.camera")
 }
@@ -286,6 +285,12 @@ mod tests {
         config.mqtt.client_certificate = Some(PathBuf::new());
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
+        config.source.dicom = Some(dicom_scp::Config {
+            tls_certificate: Some(PathBuf::new()),
+            tls_key: Some(PathBuf::new()),
+            tls_client_ca: Some(PathBuf::new()),
+            ..dicom_scp::Config::default()
+        });
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
         assert!(found.len() > 15, "{found:?}");
@@ -328,7 +333,7 @@ mod tests {
 
     #[test]
     fn doors_that_are_not_built_are_refused_rather_than_ignored() {
-        for section in ["source.dicom", "source.camera"] {
+        for section in ["source.camera"] {
             let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
             assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
@@ -350,6 +355,13 @@ mod tests {
             ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
+            ("[source.dicom]", "source.dicom.allowed_peers"),
+            ("[source.dicom]\nallowed_peers = [\"CR@host\"]", "source.dicom.allowed_peers"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nlisten = \"11112\"", "source.dicom.listen"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nae_title = \"\"", "source.dicom.ae_title"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nmax_pdu_bytes = 10", "source.dicom.max_pdu_bytes"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_certificate = \"/a\"", "source.dicom.tls_key"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_client_ca = \"/a\"", "source.dicom.tls_client_ca"),
             ("[engine]\nthreads = 1000", "engine.threads"),
             ("[engine]\nkernel = \"mmx\"", "engine.kernel"),
             ("[engine]\nmemory = \"huge\"", "memory"),

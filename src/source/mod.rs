@@ -2,6 +2,7 @@
 
 mod bell;
 pub mod decoder;
+pub mod dicom_scp;
 mod doors;
 pub mod folder;
 pub mod process;

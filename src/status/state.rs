@@ -4,6 +4,7 @@ use super::counts::Counts;
 use super::latency::Latencies;
 use crate::bundle::Fallback;
 use crate::report::ModelIdentity;
+use crate::source::dicom_scp;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -94,6 +95,8 @@ pub(super) struct State {
     /// Since when the broker is there, or away.
     pub(super) broker_since: Instant,
     pub(super) update: Option<Update>,
+    /// What the DICOM network has seen, where it is switched on.
+    pub(super) dicom: Option<dicom_scp::Watch>,
     /// See [`super::Status::urgent`].
     pub(super) urgent: u64,
 }
@@ -118,6 +121,7 @@ impl Default for State {
             broker: None,
             broker_since: now,
             update: None,
+            dicom: None,
             urgent: 0,
         }
     }

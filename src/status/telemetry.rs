@@ -8,6 +8,7 @@ use super::state::{State, Update};
 use crate::assess;
 use crate::bundle::Fallback;
 use crate::report::{Clock, Label, ModelIdentity};
+use crate::source::dicom_scp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
@@ -61,6 +62,9 @@ pub struct Telemetry {
     pub disks: BTreeMap<String, Disk>,
     /// Memory.
     pub memory: Memory,
+    /// The DICOM network, where it is switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dicom: Option<dicom_scp::Seen>,
     /// The last update of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
@@ -210,6 +214,7 @@ impl Telemetry {
             processors: Frequency::read(roots),
             disks: disks.collect(),
             memory: Memory::read(roots),
+            dicom: state.dicom.as_ref().map(dicom_scp::Watch::now),
             update: state.update.clone(),
             reload: state
                 .reload

@@ -37,6 +37,7 @@ use roentgen::config::ConfigError;
 use roentgen::outbox::OutboxError;
 use roentgen::pseudonym::KeyError;
 use roentgen::sink::mqtt::MqttError;
+use roentgen::source::dicom_scp::ScpError;
 use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -136,6 +137,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<BundleError>()
             || cause.is::<LoadError>()
             || cause.is::<MqttError>()
+            || cause.is::<ScpError>()
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
             || matches!(cause.downcast_ref::<OutboxError>(), Some(OutboxError::Schema { .. }))

@@ -12,7 +12,9 @@ mod pixels;
 mod stream;
 pub mod voi;
 
+pub use clinical::SOP_CLASSES;
 pub(super) use stream::Start;
+pub use stream::transfer_syntaxes;
 
 use super::{Limits, Origin, OriginKind, Pixels, Radiograph, Refusal, RefusalCode, guard};
 use crate::pseudonym::Key;

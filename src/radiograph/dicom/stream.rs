@@ -62,6 +62,11 @@ const SYNTAXES: [Syntax; 13] = [
     explicit("1.2.840.10008.1.2.4.91", "JPEG 2000", Coding::Jpeg2000),
 ];
 
+/// UIDs of the transfer syntaxes that are read.
+pub fn transfer_syntaxes() -> impl Iterator<Item = &'static str> {
+    SYNTAXES.iter().map(|syntax| syntax.uid)
+}
+
 /// The elements that are handed to the parser, in ascending order. No element that can hold a name is among them.
 const KEPT: [Tag; 29] = [
     tags::SOP_CLASS_UID,

@@ -13,8 +13,10 @@ use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
 use roentgen::source::decoder::Decoder;
+use roentgen::source::dicom_scp::{Provider, Scp, Watch};
 use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
+use roentgen::source::spool::{Door, Keep, Spool};
 use roentgen::status::Setup;
 use std::path::absolute;
 
@@ -24,6 +26,12 @@ pub(super) struct Parts {
     pub(super) model: Active,
     pub(super) assessor: Assessor,
     pub(super) source: Doors,
+    /// What modalities send to; `None` where the configuration has none.
+    dicom: Option<Scp>,
+    /// What it has seen, whichever it was.
+    pub(super) dicom_watch: Watch,
+    /// The files that its TLS was made with.
+    pub(super) dicom_files: Stamps,
     pub(super) sink: MqttSink,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
@@ -37,7 +45,9 @@ impl Parts {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
         let source = source(&config)?;
-        let broker_files = reload::stamps(&config)?;
+        let broker_files = reload::stamps(&config, "mqtt")?;
+        let (dicom_files, dicom_watch) = (reload::stamps(&config, "source.dicom")?, Watch::default());
+        let dicom = dicom(&config, &dicom_watch)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             reason: aside.reason.clone(),
@@ -46,7 +56,20 @@ impl Parts {
         });
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-        Ok(Self { config, model, assessor, source, sink, broker_files, outbox_set_aside })
+        // Last: nobody is asked in before all else works.
+        let dicom = dicom.map(listen).transpose()?;
+        Ok(Self {
+            config,
+            model,
+            assessor,
+            source,
+            dicom,
+            dicom_watch,
+            dicom_files,
+            sink,
+            broker_files,
+            outbox_set_aside,
+        })
     }
 
     /// What the box says of itself.
@@ -64,9 +87,19 @@ impl Parts {
         }
     }
 
+    /// What is seen of the DICOM network, where it is switched on.
+    pub(super) fn dicom(&self) -> Option<Watch> {
+        self.config.source.dicom.as_ref().map(|_| self.dicom_watch.clone())
+    }
+
+    /// Takes nothing more from the network.
+    pub(super) fn close_doors(&mut self) {
+        self.dicom = None;
+    }
+
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
-        let Change { config, model, assessor, source, trial, broker, .. } = change;
+        let Change { config, model, assessor, source, trial, broker, dicom, .. } = change;
         let new_model = model.is_some();
         self.config = config;
         if let Some(model) = model {
@@ -79,6 +112,12 @@ impl Parts {
             self.source = source;
         }
         self.source.try_with(&trial);
+        if let Some((provider, files)) = dicom {
+            // The old one first: both may be for the same port.
+            self.dicom = None;
+            self.dicom_files = files;
+            self.dicom = provider.map(listen).transpose()?;
+        }
         let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
         if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
@@ -105,7 +144,26 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
         .with_trials(trial(config)?, &config.state_dir);
-    Ok(Doors::new(folder))
+    let mut doors = Doors::new(folder);
+    let dicom = &config.source.dicom;
+    // What was taken while the door was open is reported also when it is closed.
+    if dicom.is_some() || Spool::has_any(&config.state_dir, Door::Dicom) {
+        let spool = Spool::open(&config.state_dir, Door::Dicom, &config.reserve)?;
+        let keep = dicom.as_ref().map_or_else(Keep::default, |dicom| dicom.keep());
+        doors.add(spool.watch(&keep, decoder(), trial(config)?)?);
+    }
+    Ok(doors)
+}
+
+/// What is to serve modalities, if anything is; it does not listen yet.
+pub(super) fn dicom(config: &Config, watch: &Watch) -> anyhow::Result<Option<Provider>> {
+    let Some(dicom) = &config.source.dicom else { return Ok(None) };
+    let spool = Spool::open(&config.state_dir, Door::Dicom, &config.reserve)?;
+    Ok(Some(Provider::prepare(dicom, spool, config.limits.max_file_bytes, watch.clone())?))
+}
+
+fn listen(provider: Provider) -> anyhow::Result<Scp> {
+    provider.start().context("cannot start the thread that listens to modalities")
 }
 
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.

@@ -24,6 +24,13 @@ apt_install() {
         || die_for_now "$why, and apt-get did not install $* (see above): try again later"
 }
 
+# need_libclang: what makes the camera's bindings; it is no command, and lies in a folder of its version.
+need_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null \
+        || apt_install "libclang is missing" libclang-dev
+}
+
 # need COMMAND PACKAGE...: installs the packages unless the command is there.
 need() {
     local command=$1; shift

@@ -26,7 +26,7 @@
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
 //!    source        trait Source, Doors; folder; spool, for doors whose images are not files; dicom_scp, to which modalities
-//!                  send; decoder, which opens radiographs in a child process
+//!                  send; camera; decoder, which opens radiographs in a child process
 //!    outbox        the durable queue (SQLite)
 //!    sink          trait Sink; mqtt
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,

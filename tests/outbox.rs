@@ -222,3 +222,30 @@ proptest! {
         prop_assert_eq!(outbox.take_losses().dropped, lost);
     }
 }
+
+#[test]
+fn what_was_struck_off_is_queued_again_where_it_fits_and_else_stays_struck_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.sqlite3");
+    let mut outbox = Outbox::open(&path, &Config::default()).unwrap();
+    enqueue(&mut outbox, 1..=5);
+    for sequence in 1..=3 {
+        outbox.give_up(sequence, "too large").unwrap();
+    }
+    let mut asked = Vec::new();
+    let requeued = outbox.requeue(&mut |message| {
+        asked.push(message.sequence);
+        message.sequence != 2
+    });
+    assert_eq!((requeued.unwrap(), asked), (2, vec![1, 2, 3]));
+    assert_eq!((unsent(&mut outbox), outbox.unsent().unwrap(), outbox.total()), (vec![4, 5, 6, 7], 4, 5));
+    let batch = outbox.next_batch(10).unwrap();
+    assert_eq!(batch[2].report().unwrap(), Report { sequence: 6, ..report(1) });
+    assert_eq!(outbox.known(&report(3).report_id).unwrap(), Some(Enqueued::AlreadyKnown { sequence: 7, sent: false }));
+    assert_eq!(outbox.requeue(&mut |_| false).unwrap(), 0);
+    drop(outbox);
+    let mut outbox = Outbox::open(&path, &Config::default()).unwrap();
+    assert_eq!(unsent(&mut outbox), [4, 5, 6, 7]);
+    assert_eq!(outbox.requeue(&mut |_| true).unwrap(), 1, "the one that was left");
+    assert_eq!(unsent(&mut outbox), [4, 5, 6, 7, 8]);
+}

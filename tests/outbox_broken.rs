@@ -224,6 +224,41 @@ fn a_new_file_that_breaks_before_the_old_one_is_read_costs_no_report() {
 }
 
 #[test]
+fn the_log_of_one_broken_file_is_never_taken_for_that_of_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.sqlite3");
+    let beside = |suffix: &str| folder.path().join(format!("outbox.sqlite3{suffix}"));
+    // A start was cut off when the broken file had its last name and its log not yet.
+    let first = Left::new(20, 5);
+    fs::copy(&first.path, beside(".broken-20260101T000000000Z")).unwrap();
+    fs::copy(first.wal(), beside(".unsalvaged-wal")).unwrap();
+    drop(open(&path));
+    assert!(!beside(".unsalvaged-wal").exists(), "the next broken file would inherit it");
+    assert_eq!(fs::read(beside(".broken-20260101T000000000Z-wal")).unwrap(), fs::read(first.wal()).unwrap());
+    // Where that is gone, so is what is left of it.
+    fs::write(beside(".unsalvaged-wal"), "left").unwrap();
+    drop(open(&path));
+    assert!(!beside(".unsalvaged-wal").exists());
+}
+
+#[test]
+fn no_sequence_is_given_twice_however_often_nothing_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.sqlite3");
+    let mut last = 0;
+    for round in 1..=3 {
+        fs::write(&path, [0x5A; 5000]).unwrap();
+        let mut outbox = open(&path);
+        // More reports than seconds pass: by the clock alone the next jump would land among them.
+        for n in 1..=200 {
+            let sequence = outbox.enqueue(&report(round * 1000 + n)).unwrap().sequence();
+            assert!(sequence > last, "{sequence} after {last}");
+            last = sequence;
+        }
+    }
+}
+
+#[test]
 fn the_last_three_broken_files_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.sqlite3");

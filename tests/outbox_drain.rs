@@ -160,11 +160,24 @@ fn a_report_that_no_packet_holds_does_not_block_the_line() {
     wait_for("the others", || received.count() >= 5);
     stop(&mut daemon, &place);
     assert_eq!(sequences(&received), [1, 2, 4, 6, 7]);
-    assert!(place.log().contains("report 3 can never be delivered"), "{}", place.log());
+    assert!(place.log().contains("report 3 cannot be delivered"), "{}", place.log());
     let shown = stdout(&output(roentgend().args(["reports", "--config"]).arg(place.path("roentgend.toml"))));
     let of = |sequence: &str| shown.lines().find(|line| line.trim_start().starts_with(sequence)).unwrap_or_default();
     assert!(of("3 ").contains("cannot be delivered") && of("5 ").contains("cannot be delivered"), "{shown}");
     assert!(!of("4 ").contains("deliver") && !of("4 ").contains("waits"), "{shown}");
+
+    // The limit is raised: they come after all, with new sequences and else as they were.
+    fs::write(place.path("roentgend.toml"), config).unwrap();
+    let mut daemon = place.daemon();
+    wait_for("the large ones", || received.count() >= 7);
+    stop(&mut daemon, &place);
+    assert_eq!(sequences(&received), [1, 2, 4, 6, 7, 8, 9]);
+    assert_eq!(received.reports()[5..], [Report { sequence: 8, ..large(3) }, Report { sequence: 9, ..large(5) }]);
+    let mut daemon = place.daemon();
+    place.drop_file("new.png", &png(1));
+    wait_for("another", || received.count() >= 8);
+    stop(&mut daemon, &place);
+    assert_eq!(sequences(&received)[7..], [10], "each is sent once");
 }
 
 #[test]

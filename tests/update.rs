@@ -6,8 +6,11 @@ mod support;
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 use support::daemon::{Place, Received};
 use support::{Maker, Process, names, png, tiny_writer, wait_for};
 
@@ -253,4 +256,26 @@ fn an_update_that_is_cut_off_by_a_kill_leaves_the_old_model_or_the_new_one() {
     wait_for("the new model", || clinic.judged_by() == "1.1.0");
     wait_for("the inbox to be empty", || names(&incoming(&clinic.place)).is_empty());
     assert_eq!(clinic.received.hashes().len() as u64, clinic.next);
+}
+
+#[test]
+fn an_installation_ends_with_the_daemon_that_began_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
+    // Nobody reads: whoever says a word into a full pipe stands still, as an installation does at its first one.
+    let mut filler = writer.try_clone().unwrap();
+    thread::spawn(move || filler.write_all(&[b' '; 1 << 20]));
+    thread::sleep(Duration::from_millis(200));
+    let mut parent = Command::new("sh");
+    parent.args(["-c", r#""$@" & echo $! > "$0.new"; mv "$0.new" "$0"; wait"#]).arg(root.path().join("id"));
+    parent.args([env!("CARGO_BIN_EXE_roentgend"), "bundle", "install", "--steps", "/nowhere", "--config", "/nowhere"]);
+    let mut parent = Process::spawn(parent.stdout(writer));
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    wait_for("the installation to begin", || root.path().join("id").is_file());
+    let status = Path::new("/proc").join(read(&root.path().join("id")).trim()).join("status");
+    wait_for("it to give up its rights", || read(&status).contains("NoNewPrivs:\t1"));
+    parent.signal("KILL");
+    parent.wait();
+    // Whoever inherits its children may not look after them.
+    wait_for("it to end too", || !status.exists() || read(&status).contains("State:\tZ"));
 }

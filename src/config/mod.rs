@@ -11,8 +11,7 @@ use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::{dicom_scp, folder, reserve};
-use serde::de::{Deserializer, Error as _};
+use crate::source::{camera, dicom_scp, folder, reserve};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -92,13 +91,11 @@ pub struct SourceConfig {
     pub folder: folder::Config,
     /// The DICOM network; off where it is absent.
     pub dicom: Option<dicom_scp::Config>,
-    #[serde(deserialize_with = "no_camera", skip_serializing)]
-    camera: NotBuilt,
+    /// The camera; absent: off.
+    #[cfg_attr(not(feature = "camera"), serde(deserialize_with = "no_camera"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub camera: Option<camera::Config>,
 }
-
-/// The place of a section whose door is not in this build.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct NotBuilt;
 
 /// What runs the model. All names are settled; not every build has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,9 +201,8 @@ impl Config {
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.outbox.validate()?;
         self.source.folder.validate()?;
-        if let Some(dicom) = &self.source.dicom {
-            dicom.validate()?;
-        }
+        self.source.dicom.as_ref().map_or(Ok(()), dicom_scp::Config::validate)?;
+        self.source.camera.as_ref().map_or(Ok(()), camera::Config::validate)?;
         self.limits.validate()?;
         self.bundles.validate()?;
         self.engine.validate()?;
@@ -244,13 +240,10 @@ fn locate(error: &toml::de::Error, text: &str) -> String {
     }
 }
 
-/// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
-fn refuse<'de, D: Deserializer<'de>>(_: D, section: &str) -> Result<NotBuilt, D::Error> {
-    Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
-}
-
-fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
-    refuse(deserializer, "source.camera")
+/// Refuses a section whose door is not in this build: ignoring it would leave someone waiting for images that never come.
+#[cfg(not(feature = "camera"))]
+fn no_camera<'de, D: serde::Deserializer<'de>>(_: D) -> Result<Option<camera::Config>, D::Error> {
+    Err(serde::de::Error::custom("[source.camera] is not in this build; remove the section"))
 }
 
 #[cfg(test)]
@@ -291,6 +284,7 @@ mod tests {
             tls_client_ca: Some(PathBuf::new()),
             ..dicom_scp::Config::default()
         });
+        config.source.camera = Some(camera::Config::default());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
         assert!(found.len() > 15, "{found:?}");
@@ -333,9 +327,9 @@ mod tests {
 
     #[test]
     fn doors_that_are_not_built_are_refused_rather_than_ignored() {
-        for section in ["source.camera"] {
-            let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
-            assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
+        if !cfg!(feature = "camera") {
+            let message = error("device = \"a\"\n[source.camera]\ndevice = \"x\"\n");
+            assert!(message.contains("[source.camera] is not in this build"), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
         }
         assert!(error("backend = \"tflite\"").contains("not in this build"));

@@ -13,7 +13,8 @@
 //! all is copied, so that one is put away unread. The last three broken files are kept.
 //!
 //! Sequences go on where the old file ends. Where its end cannot be read they jump to the seconds since 1970, which no
-//! box reaches by counting, so that none is given twice.
+//! box reaches by counting, and by far beyond the jump before, which `NAME.jump` remembers: so none is given twice, not
+//! even where the clock has gone back.
 
 use super::{OutboxError, history, salvage, schema};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -95,7 +96,9 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<SetAside>), Outbox
             error,
         })
     };
-    if is_there(&unsalvaged)? && !is_there(path)? {
+    if !is_there(&unsalvaged)? {
+        reunite(path, &unsalvaged)?;
+    } else if !is_there(path)? {
         // Interrupted while it was moved.
         move_parts(path, &unsalvaged)?;
     }
@@ -254,6 +257,28 @@ fn move_each(from: &Path, to: &Path, parts: [&str; 3]) -> Result<(), OutboxError
         }
     }
     Ok(())
+}
+
+/// An earlier start was interrupted when a file had its last name and its log not yet: the log follows it. Left there, it
+/// would be taken for the log of the next file that breaks.
+fn reunite(path: &Path, unsalvaged: &Path) -> Result<(), OutboxError> {
+    let last = broken_files(path).pop();
+    for part in &PARTS[1..] {
+        let left = beside(unsalvaged, part);
+        let done = match last.as_ref().map(|last| beside(last, part)).filter(|to| !to.exists()) {
+            _ if !left.exists() => Ok(()),
+            Some(to) => fs::rename(&left, to),
+            None => fs::remove_file(&left),
+        };
+        done.map_err(|error| OutboxError::File { path: left, what: "cannot set it aside", error })?;
+    }
+    Ok(())
+}
+
+/// Bytes that opening this database may have to read, some of them in small pieces: after an unclean end all of it.
+pub fn bytes_to_read(path: &Path) -> u64 {
+    let size = |file: PathBuf| fs::metadata(file).map_or(0, |found| found.len());
+    ["", "-wal", ".unsalvaged", ".unsalvaged-wal"].map(|suffix| size(beside(path, suffix))).into_iter().sum()
 }
 
 /// A name for a broken file that nothing has yet.

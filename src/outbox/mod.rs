@@ -18,6 +18,7 @@
 //! report of 1 KB that is sent alone, 17 KB of blocks on ext4, with the log's writing back and the removal of an old
 //! report: `tests/outbox_wear.rs` measures it. The layout that it rests on stands in `schema.rs`.
 
+mod again;
 mod config;
 mod error;
 pub mod history;
@@ -108,7 +109,7 @@ impl Outbox {
             tidied: None,
             is_sound: true,
         };
-        outbox.tidy()?;
+        outbox.make_room()?;
         Ok(outbox)
     }
 

@@ -4,7 +4,8 @@
 //! Reports leave in order, so those that were sent are the oldest: dropping the oldest drops what was sent before what
 //! was not. In this order:
 //!
-//! 1. What the broker acknowledged more than `max_age_days` ago. Age never costs an unsent report.
+//! 1. What the broker acknowledged more than `max_age_days` ago. Age never costs an unsent report, and nothing at all while
+//!    nobody vouches for the clock: one that is years ahead would make everything old.
 //! 2. Beyond `max_reports` or `max_bytes`: the oldest, in batches of a hundredth, so that a full box does not tidy up at
 //!    every report. Once nothing that was sent is left, these are unsent ones: each batch is logged with its sequences
 //!    and counted in [`Losses`]. The newest report always stays.
@@ -14,6 +15,7 @@
 //! transaction is a long one, and what need not be done at once (age, giving room back) is done in several goes.
 
 use super::{Outbox, OutboxError, last_sequence};
+use crate::report::Clock;
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::time::{Duration, Instant};
 
@@ -43,12 +45,19 @@ pub struct Losses {
 
 impl Outbox {
     /// Removes what is too old, or some thousands of it, and writes what could not be written before. Age is looked at
-    /// once an hour, or again the next time where there is more to remove.
-    pub fn tidy(&mut self) -> Result<(), OutboxError> {
+    /// once an hour, or again the next time where there is more to remove, and only by a clock that is synchronised.
+    pub fn tidy(&mut self, clock: Clock) -> Result<(), OutboxError> {
         self.write_mark()?;
         if self.tidied.is_some_and(|tidied| tidied.elapsed() < TIDY) {
             return Ok(());
         }
+        if clock == Clock::Synchronised {
+            self.drop_the_old()?;
+        }
+        self.make_room()
+    }
+
+    fn drop_the_old(&mut self) -> Result<(), OutboxError> {
         self.tidied = Some(Instant::now());
         let days = format!("-{} days", self.config.max_age_days);
         // Only before the first young mark: marks are made in order, so an old one behind it was made by a wrong clock. One
@@ -73,7 +82,7 @@ impl Outbox {
         if !done {
             self.tidied = None;
         }
-        self.make_room()
+        Ok(())
     }
 
     /// Holds the bounds on count and bytes.
@@ -274,7 +283,7 @@ mod tests {
         outbox.mark_sent_up_to(6).unwrap();
         sent_on(&mut outbox, 8, "1970-01-01T00:01:00.000Z");
         outbox.tidied = None;
-        outbox.tidy().unwrap();
+        outbox.tidy(Clock::Synchronised).unwrap();
         assert_eq!((outbox.total(), find(&outbox, 2), find(&outbox, 3)), (7, false, true));
     }
 
@@ -287,7 +296,7 @@ mod tests {
         sent_on(&mut outbox, 19_000, "2020-01-01T00:00:00.000Z");
         outbox.tidied = None;
         for left in [16_000, 12_000, 8_000, 4_000, 1_000, 1_000] {
-            outbox.tidy().unwrap();
+            outbox.tidy(Clock::Synchronised).unwrap();
             assert_eq!(outbox.total(), left);
             assert!(outbox.bytes() <= file + MARGIN_BYTES, "{} of {file}", outbox.bytes());
         }

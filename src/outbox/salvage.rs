@@ -2,10 +2,13 @@
 //! version 2 bears a checksum, one of version 1 must be a report that agrees with its own row. Does not repair the
 //! file.
 
+use super::integrity::{beside, sync_folder};
 use super::schema::{self, Stored};
 use super::{OutboxError, history};
 use crate::report::Report;
 use rusqlite::{Connection, Row, TransactionBehavior, params};
+use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +20,9 @@ const AT_ONCE: usize = 500;
 
 /// Where counting must have ended in any case: the clock of a box without a battery may read 1970.
 const EPOCH_OF_JUMPS: u64 = 1_767_225_600;
+
+/// How far a jump goes beyond the one before: more than a box counts to in its life, one report a second for thirty years.
+const BEYOND: u64 = 1_000_000_000;
 
 /// What came of it.
 pub(super) struct Salvaged {
@@ -35,7 +41,7 @@ pub(super) fn salvage(broken: &Path, path: &Path, new: &mut Connection) -> Resul
         old.as_ref().ok().and_then(|old| history::version(old).ok()).filter(|version| (1..=2).contains(version));
     let failed = |error| OutboxError::of(path, "cannot take over the reports of the broken file", error);
     let (Some(version), Ok(old)) = (version, old) else {
-        raise_sequence(new, jump()).map_err(failed)?;
+        raise_sequence(new, jump(path)?).map_err(failed)?;
         return Ok(Salvaged { kept: 0, requeued: 0, complete: false });
     };
     let sent_up_to = if version == 1 { sent_up_to_of_version_1(&old) } else { history::sent_up_to(&old) };
@@ -76,7 +82,7 @@ pub(super) fn salvage(broken: &Path, path: &Path, new: &mut Connection) -> Resul
     let given = if version == 1 { Ok(0) } else { super::last_sequence(&old) };
     let last = match given {
         Ok(given) if complete => last.max(given),
-        _ => last.max(jump()),
+        _ => last.max(jump(path)?),
     };
     let finish = || -> rusqlite::Result<()> {
         if sent_up_to > 0 {
@@ -101,10 +107,24 @@ fn raise_sequence(new: &Connection, last: u64) -> rusqlite::Result<()> {
     new.execute("UPDATE state SET last_sequence = ?1 WHERE last_sequence < ?1", [last]).map(drop)
 }
 
-/// A sequence that no box reaches by counting.
-fn jump() -> u64 {
+/// A sequence that no box reaches by counting, from nowhere and from none of the jumps before.
+fn jump(path: &Path) -> Result<u64, OutboxError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    now.max(EPOCH_OF_JUMPS)
+    let note = beside(path, ".jump");
+    // Not there or unsound: no jump that is known of.
+    let before = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    // A number that is no jump would leave no room for counting.
+    let before = before.filter(|before| *before < 1 << 62);
+    let to = now.max(EPOCH_OF_JUMPS).max(before.map_or(0, |before| before + BEYOND));
+    let keep = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(note.parent().unwrap_or(Path::new(".")))?;
+        writeln!(file, "{to}")?;
+        file.as_file().sync_all()?;
+        file.persist(&note).map(drop).map_err(|error| error.error)
+    };
+    keep().map_err(|error| OutboxError::File { path: note.clone(), what: "cannot note the last sequence", error })?;
+    sync_folder(path)?;
+    Ok(to)
 }
 
 /// The report before the first unsent one of a file of version 1.

@@ -5,6 +5,7 @@
 //! delivered is struck off, so that the others are not held up by it.
 
 use super::lock;
+use crate::assess;
 use crate::outbox::{Outbox, OutboxError};
 use crate::report::Message;
 use crate::sink::{Sink, SinkError};
@@ -36,7 +37,8 @@ pub(super) fn drain(
     status: &Status,
     news: &Receiver<()>,
 ) -> Result<(), OutboxError> {
-    let mut drain = Drain { sink, outbox, status, trouble: None, disk: None, told: None };
+    let mut drain = Drain { sink, outbox, status, asked_again: false, trouble: None, disk: None, told: None };
+    drain.tidy()?;
     let mut stop_at = None;
     loop {
         let hung_up = loop {
@@ -76,6 +78,8 @@ struct Drain<'a> {
     sink: &'a mut (dyn Sink + Send),
     outbox: &'a Mutex<Outbox>,
     status: &'a Status,
+    /// Whether what was struck off before has been looked at again: the sink's limits may be others by now.
+    asked_again: bool,
     /// Why reports wait, as it was last said: the broker may be away for a week.
     trouble: Option<String>,
     /// What the disk had, as it was last said.
@@ -87,6 +91,9 @@ struct Drain<'a> {
 impl Drain<'_> {
     /// Takes the oldest reports, publishes them and marks what was acknowledged.
     fn step(&mut self) -> Result<Step, OutboxError> {
+        if !self.asked_again {
+            self.ask_again()?;
+        }
         let batch = lock(self.outbox).next_batch(BATCH);
         self.tell(batch.as_ref().is_ok_and(Vec::is_empty));
         let Some(batch) = self.unless_passing(batch)? else { return Ok(Step::Stuck) };
@@ -123,11 +130,22 @@ impl Drain<'_> {
         }
     }
 
+    fn ask_again(&mut self) -> Result<(), OutboxError> {
+        let requeued = lock(self.outbox).requeue(&mut |message| self.sink.fits(message));
+        if let Some(requeued) = self.unless_passing(requeued)? {
+            self.asked_again = true;
+            if requeued > 0 {
+                log::info!("{requeued} reports that could not be delivered before can be now; they are queued again");
+            }
+        }
+        Ok(())
+    }
+
     fn give_up(&mut self, message: &Message, problem: &str) -> Result<Step, OutboxError> {
         let Message { sequence, report_id, .. } = message;
         log::error!(
             ROENTGEN_REPORT_ID = report_id.as_str(), ROENTGEN_SEQUENCE = *sequence;
-            "report {sequence} can never be delivered and is struck off the queue; `roentgend reports` still shows it: {problem}"
+            "report {sequence} cannot be delivered and is struck off the queue; `roentgend reports` still shows it: {problem}"
         );
         let struck = lock(self.outbox).give_up(message.sequence, problem);
         self.tell(false);
@@ -135,7 +153,7 @@ impl Drain<'_> {
     }
 
     fn tidy(&mut self) -> Result<(), OutboxError> {
-        let tidied = lock(self.outbox).tidy();
+        let tidied = lock(self.outbox).tidy(assess::clock());
         self.tell(false);
         self.unless_passing(tidied).map(drop)
     }

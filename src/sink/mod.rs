@@ -10,6 +10,12 @@ pub trait Sink {
     /// caller can see that it should stop; publishing the same report again afterwards goes on waiting for it.
     fn publish(&mut self, report: &Report) -> Result<(), SinkError>;
 
+    /// Whether it could deliver a report by now that it once called undeliverable: a limit may have been raised. Asked once
+    /// when it begins its work. A sink without limits that change says no.
+    fn fits(&self, _message: &Message) -> bool {
+        false
+    }
+
     /// Publishes many in their order, and says how many of the first were acknowledged and why not the next one. A sink
     /// that has several on the way at a time keeps their order, and like [`Sink::publish`] it goes on waiting for those
     /// that it is asked for again.
@@ -31,7 +37,7 @@ pub enum SinkError {
     /// Not now; it stays in the outbox.
     #[error("{0}")]
     Waiting(String),
-    /// Never, whatever the receiver does: the line must not stand still for it.
+    /// Never by this sink as it is, whatever the receiver does: the line must not stand still for it.
     #[error("{0}")]
     Undeliverable(String),
 }

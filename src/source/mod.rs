@@ -1,6 +1,7 @@
 //! Where radiographs come from: the trait of all doors into the box. Not the judgement of what came in.
 
 mod bell;
+pub mod camera;
 pub mod decoder;
 pub mod dicom_scp;
 mod doors;

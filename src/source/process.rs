@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,31 +51,94 @@ impl Program {
         self
     }
 
-    /// How to start it: with no environment but its own, and nowhere to write to. What a library says when it panics may quote the
-    /// file, and so a patient's name.
-    pub(super) fn command(&self) -> Command {
+    /// Starts it with its bounds in force, no environment but its own, and nowhere to complain to: what a library says
+    /// when it panics may quote the file, and so a patient's name.
+    pub fn start(&self, input: Stdio, output: Stdio, bounds: Bounds) -> io::Result<Running> {
         reap();
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
+        let child = Running(command.stdin(input).stdout(output).stderr(Stdio::null()).spawn()?);
+        // Where this fails the child is ended, being dropped.
+        child.bound(bounds)?;
+        Ok(child)
     }
 }
 
-/// Bounds what a child may take, from outside, whatever it runs: bytes of address space and of any file it writes; and no
-/// core file, which would hold the image.
-pub(super) fn limit(child: &Child, memory: u64, file: u64) -> io::Result<()> {
-    let id = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
-    let mut bounds = vec![(libc::RLIMIT_AS, memory), (libc::RLIMIT_FSIZE, file), (libc::RLIMIT_CORE, 0)];
-    for (resource, bound) in bounds.drain(..) {
-        let bound = libc::rlimit { rlim_cur: bound, rlim_max: bound };
-        // SAFETY: `bound` outlives the call, which only reads it; a null pointer asks for no old value. `id` is a child
-        // that was not waited for, so that it is nobody else.
-        if unsafe { libc::prlimit(id, resource, &bound, std::ptr::null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
+/// What a child may take, whatever it runs, held to from outside. In no case may it leave a core file, which would hold
+/// the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of address space.
+    pub memory: u64,
+    /// Bytes of any file that it writes.
+    pub file: u64,
+}
+
+impl Bounds {
+    /// As much as the service may have.
+    pub const NONE: Self = Self { memory: libc::RLIM_INFINITY, file: libc::RLIM_INFINITY };
+}
+
+/// A child that was started. Dropping it ends it: one that the kernel does not let go at once is left to it, and waited for
+/// later, since what is left of it counts as one of the processes that the service may have.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// What it prints, where it was started with a pipe for that; once.
+    pub fn output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// How it ended, if it has by now.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.0.try_wait()
+    }
+
+    /// How it ended; `None` when it has not until then.
+    pub fn wait(&mut self, until: Instant) -> Option<ExitStatus> {
+        loop {
+            match self.ended() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                Ok(None) | Err(_) => return None,
+            }
         }
     }
-    Ok(())
+
+    fn bound(&self, Bounds { memory, file }: Bounds) -> io::Result<()> {
+        let id = libc::pid_t::try_from(self.id()).map_err(io::Error::other)?;
+        let bounds = [(libc::RLIMIT_AS, memory), (libc::RLIMIT_FSIZE, file), (libc::RLIMIT_CORE, 0)];
+        // Without a bound of its own it keeps the service's, which it may not raise.
+        for (resource, bound) in bounds.into_iter().filter(|(_, bound)| *bound != libc::RLIM_INFINITY) {
+            let bound = libc::rlimit { rlim_cur: bound, rlim_max: bound };
+            // SAFETY: `bound` outlives the call, which only reads it; a null pointer asks for no old value. `id` is a child
+            // that was not waited for, so that it is nobody else.
+            if unsafe { libc::prlimit(id, resource, &bound, std::ptr::null_mut()) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        reap();
+        // Fails only where it has ended already.
+        let _ = self.0.kill();
+        self.wait(Instant::now() + REAPING);
+        if matches!(self.ended(), Ok(None))
+            && let Ok(id) = libc::pid_t::try_from(self.id())
+        {
+            LINGERING.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        }
+    }
 }
 
 /// What a child asks of the system for itself, first of all: to end with its parent, to gain no rights, to outlive the
@@ -100,20 +163,6 @@ pub fn subordinate() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends a child. One that the kernel does not let go is left to it, and waited for later: what is left of it would count
-/// as one of the processes that the service may have. Not to be asked about afterwards.
-pub(super) fn end(child: &mut Child) {
-    reap();
-    // Fails only where it has ended already.
-    let _ = child.kill();
-    wait(child, Instant::now() + REAPING);
-    if matches!(child.try_wait(), Ok(None))
-        && let Ok(id) = libc::pid_t::try_from(child.id())
-    {
-        LINGERING.lock().unwrap_or_else(PoisonError::into_inner).push(id);
-    }
-}
-
 /// Waits for the killed children that are gone by now.
 fn reap() {
     LINGERING.lock().unwrap_or_else(PoisonError::into_inner).retain(|&id| {
@@ -123,19 +172,8 @@ fn reap() {
     });
 }
 
-/// How a child ended; `None` when it has not until then.
-pub(super) fn wait(child: &mut Child, until: Instant) -> Option<ExitStatus> {
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-            Ok(None) | Err(_) => return None,
-        }
-    }
-}
-
 /// How a child ended, in words.
-pub(super) fn described(status: Option<ExitStatus>) -> String {
+pub fn described(status: Option<ExitStatus>) -> String {
     match status {
         Some(status) => match (status.signal(), status.code()) {
             (Some(signal), _) => format!("signal {signal}{}", name_of(signal)),
@@ -159,7 +197,7 @@ fn name_of(signal: i32) -> &'static str {
 }
 
 /// Whether an end by a signal says nothing about what the child was doing: somebody else sent it.
-pub(super) fn is_by_another(status: Option<ExitStatus>) -> bool {
+pub fn is_by_another(status: Option<ExitStatus>) -> bool {
     let signal = status.and_then(|status| status.signal());
     signal.is_some_and(|signal| [libc::SIGKILL, SIGTERM, SIGINT, SIGHUP].contains(&signal))
 }
@@ -167,6 +205,10 @@ pub(super) fn is_by_another(status: Option<ExitStatus>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn start(program: &Program) -> io::Result<Running> {
+        program.start(Stdio::null(), Stdio::null(), Bounds::NONE)
+    }
 
     #[test]
     fn a_child_that_outlived_its_killing_is_waited_for_later() {
@@ -181,7 +223,7 @@ mod tests {
             assert!(Instant::now() < deadline, "it is still listed");
             std::thread::sleep(Duration::from_millis(20));
             // As the start of any other child does.
-            let _ = Program::new(Path::new("/bin/true"), [""; 0]).command();
+            start(&Program::new(Path::new("/bin/true"), [""; 0])).unwrap();
         }
         assert!(!LINGERING.lock().unwrap().contains(&id));
     }

@@ -71,6 +71,7 @@ impl Health {
     pub(super) fn of(state: &State, now: Instant) -> Self {
         let mut problems = Vec::new();
         line(state, now, &mut problems);
+        camera(state, &mut problems);
         broker(state, now, &mut problems);
         outbox(state, now, &mut problems);
         model(state, &mut problems);
@@ -99,6 +100,19 @@ fn line(state: &State, now: Instant, problems: &mut Vec<Problem>) {
         let message = format!("No image was worked on for {}: the line stands still.", spoken(still));
         let advice = "The service manager's watchdog restarts the box. If this comes back, send the log.";
         problems.push(Problem::failing("line_stalled", message, advice));
+    }
+}
+
+/// What the camera brings.
+fn camera(state: &State, problems: &mut Vec<Problem>) {
+    let Some(camera) = &state.camera else { return };
+    if let Some(away) = &camera.away {
+        let advice = "Films are taken again by themselves as soon as the camera is back; other doors are not affected.";
+        problems.push(Problem::failing("camera_away", format!("No pictures come from the {away}"), advice));
+    }
+    if let Some(complaint) = &camera.complaint {
+        let advice = "The film is not reported until this is mended; it is looked at again every few seconds.";
+        problems.push(Problem::warning("film_unusable", complaint, advice));
     }
 }
 
@@ -232,6 +246,24 @@ mod tests {
         assert_eq!(codes(&status, 100), (true, vec![]));
         status.queue(QueueDepth::default());
         assert_eq!(codes(&status, 9000), (true, vec![]));
+    }
+
+    #[test]
+    fn a_camera_that_is_away_fails_and_a_film_that_cannot_be_read_is_a_warning() {
+        let status = Status::default();
+        status.running(setup());
+        let urgent = status.urgent();
+        let fine = crate::status::Camera::default();
+        status.camera(Some(fine.clone()));
+        assert_eq!((codes(&status, 0), status.urgent()), ((true, vec![]), urgent + 1));
+        status.camera(Some(crate::status::Camera { films: 7, ..fine.clone() }));
+        assert_eq!(status.urgent(), urgent + 1);
+        status.camera(Some(crate::status::Camera { complaint: Some("blurred".into()), ..fine.clone() }));
+        assert_eq!(codes(&status, 0), (true, vec!["film_unusable".into()]));
+        status.camera(Some(crate::status::Camera { away: Some("camera: unplugged".into()), ..fine }));
+        assert_eq!((codes(&status, 0), status.urgent()), ((false, vec!["camera_away".into()]), urgent + 3));
+        status.camera(None);
+        assert_eq!(codes(&status, 0), (true, vec![]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod state;
 mod telemetry;
 
 pub use crate::source::Intake;
+pub use crate::source::camera::Condition as Camera;
 pub use counts::Counts;
 pub use health::{Health, Problem, Severity};
 pub use latency::{Latency, Quantiles, WINDOW};
@@ -149,6 +150,16 @@ impl Status {
             state.queue_moved = Instant::now();
         }
         state.broker = Some(broker);
+    }
+
+    /// How it stands with the camera; `None`: there is none. Only a change counts.
+    pub fn camera(&self, camera: Option<Camera>) {
+        let mut state = self.lock();
+        let matters = |camera: &Option<Camera>| camera.clone().map(|camera| (camera.away, camera.complaint));
+        if matters(&state.camera) != matters(&camera) {
+            state.urgent += 1;
+        }
+        state.camera = camera;
     }
 
     /// What became of the last update of the model.

@@ -1,5 +1,6 @@
 //! What [`super::Status`] remembers, and the nouns it is told.
 
+use super::Camera;
 use super::counts::Counts;
 use super::latency::Latencies;
 use crate::bundle::Fallback;
@@ -97,6 +98,7 @@ pub(super) struct State {
     pub(super) update: Option<Update>,
     /// What the DICOM network has seen, where it is switched on.
     pub(super) dicom: Option<dicom_scp::Watch>,
+    pub(super) camera: Option<Camera>,
     /// See [`super::Status::urgent`].
     pub(super) urgent: u64,
 }
@@ -122,6 +124,7 @@ impl Default for State {
             broker_since: now,
             update: None,
             dicom: None,
+            camera: None,
             urgent: 0,
         }
     }

@@ -65,6 +65,9 @@ pub struct Telemetry {
     /// The DICOM network, where it is switched on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dicom: Option<dicom_scp::Seen>,
+    /// The camera, where the box has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<CameraSaid>,
     /// The last update of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
@@ -153,6 +156,28 @@ pub struct BrokerSaid {
     pub error: Option<String>,
 }
 
+/// The camera, as telemetry says it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CameraSaid {
+    /// Whether it sends pictures.
+    pub connected: bool,
+    /// How, e.g. `YUYV 1280x720`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why the film that lies there cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complaint: Option<String>,
+    /// Films that were taken since the start.
+    pub films: u64,
+    /// How often it went away.
+    pub losses: u64,
+    /// Whether there is a picture of the empty light box.
+    pub reference: bool,
+}
+
 /// The last reload, as telemetry says it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReloadSaid {
@@ -215,6 +240,15 @@ impl Telemetry {
             disks: disks.collect(),
             memory: Memory::read(roots),
             dicom: state.dicom.as_ref().map(dicom_scp::Watch::now),
+            camera: state.camera.clone().map(|camera| CameraSaid {
+                connected: camera.mode.is_some(),
+                mode: camera.mode,
+                reason: camera.away,
+                complaint: camera.complaint,
+                films: camera.films,
+                losses: camera.losses,
+                reference: camera.has_reference,
+            }),
             update: state.update.clone(),
             reload: state
                 .reload

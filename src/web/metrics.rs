@@ -139,6 +139,11 @@ fn queues(text: &mut Text, telemetry: &Telemetry) {
     text.single("broker_connected", "gauge", "Whether a connection to the broker stands.", flag(broker.connected));
     let help = "Connections to the broker since the start.";
     text.single("broker_connections_total", "counter", help, broker.connections as f64);
+    if let Some(camera) = &telemetry.camera {
+        text.single("camera_connected", "gauge", "Whether the camera sends pictures.", flag(camera.connected));
+        text.single("camera_films_total", "counter", "Films that the camera has taken.", camera.films as f64);
+        text.single("camera_losses_total", "counter", "How often the camera went away.", camera.losses as f64);
+    }
 }
 
 fn dicom(text: &mut Text, telemetry: &Telemetry) {

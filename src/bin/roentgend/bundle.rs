@@ -6,6 +6,7 @@ use crate::logging;
 use crate::model::{self, Choice};
 use roentgen::bundle::{self, Bundle, BundleError, Install, Installed, Signer, State, Step, Store, StoreError, Trust};
 use roentgen::config::Config;
+use roentgen::source::process;
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
 /// Does something for the daemon, where it asks, which then hears how it failed.
 fn step_by_step(steps: bool, work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     if steps {
+        process::subordinate()?;
         gently::give_way();
     }
     let done = work();

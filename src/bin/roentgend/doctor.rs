@@ -79,6 +79,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     checks.line("state_dir", writable(&config.state_dir), 1);
     checks.line("outbox", outbox(&config), 1);
+    #[cfg(feature = "camera")]
+    if let Some(settings) = &config.source.camera {
+        checks.line("camera", camera(settings, &config.state_dir), 1);
+    }
     checks.line("key", key(&config), crate::BAD_CONFIGURATION);
     checks.line("broker", broker(&config), 1);
     Ok(ExitCode::from(checks.exit_code))
@@ -122,6 +126,21 @@ fn decoder(config: &Config) -> Finding {
         Err(error) => Finding::Fail(format!(
             "the process that decodes images does not work: {error}; raise limits.decode_memory_bytes if it was set"
         )),
+    }
+}
+
+/// Whether the camera is there and takes pictures.
+#[cfg(feature = "camera")]
+fn camera(settings: &roentgen::source::camera::Config, state_dir: &Path) -> Finding {
+    use roentgen::source::camera::{Eye, device::Camera, kept::Kept, names::Roots};
+    let reference = match Kept::new(state_dir).reference_time() {
+        Some(_) => "with a picture of the empty light box",
+        None => "no picture of the empty light box yet: `roentgend camera reference` takes it",
+    };
+    match Camera::open(settings, &Roots::default()) {
+        Ok(camera) => Finding::Ok(format!("{}: {}; {reference}", settings.device, camera.mode())),
+        // The daemon goes on without, and may be who has it.
+        Err(away) => Finding::Warn(format!("{}: {away}; a daemon that runs is such a program", settings.device)),
     }
 }
 

@@ -10,6 +10,8 @@ macro_rules! say {
 
 mod bench;
 mod bundle;
+#[cfg(feature = "camera")]
+mod camera;
 mod classify;
 mod config;
 mod decode;
@@ -76,6 +78,10 @@ enum Command {
     /// Checks, installs and lists model bundles, and goes back to the one before.
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// Shows what cameras there are and what one sees, and keeps the picture of the empty light box.
+    #[cfg(feature = "camera")]
+    #[command(subcommand)]
+    Camera(camera::Command),
     /// Prints the tags by which the log calls files, whose names may be patients'.
     Tag(tag::Arguments),
     /// Prints the documented default configuration.
@@ -114,6 +120,8 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Reports(arguments) => reports::run(&arguments),
         Command::Bundle(command) => bundle::run(&command),
+        #[cfg(feature = "camera")]
+        Command::Camera(command) => camera::run(&command),
         Command::Tag(arguments) => tag::run(&arguments),
         Command::Config => config::run(),
         Command::DecodeWorker => decode::work(),

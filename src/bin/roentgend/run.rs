@@ -10,6 +10,7 @@ use crate::signals::{self, Stop};
 use crate::systemd::{self, Watchdog};
 use anyhow::{Context, bail};
 use parts::Parts;
+pub(crate) use parts::in_force;
 use reload::Running;
 use roentgen::config::Config;
 use roentgen::outbox::Outbox;
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut outbox = Mutex::new(outbox);
     let mut parts = Parts::assemble(config, set_aside.as_ref())?;
     let setup = parts.setup();
-    health.attend(&parts.config, parts.sink.side(), setup);
+    health.attend(&parts.config, parts.sink.side(), parts.camera(), setup);
     status.dicom(parts.dicom());
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
     systemd::ready();
@@ -84,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 let (ticket, told) = (change.ticket, change.told.clone());
                 parts.take(change)?;
                 let setup = parts.setup();
-                health.attend(&parts.config, parts.sink.side(), setup);
+                health.attend(&parts.config, parts.sink.side(), parts.camera(), setup);
                 status.dicom(parts.dicom());
                 outbox.get_mut().unwrap_or_else(PoisonError::into_inner).reconfigure(&parts.config.outbox);
                 reload::done(&reload, ticket, Ok(told));

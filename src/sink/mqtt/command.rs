@@ -27,7 +27,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         // Going back to an earlier model is left out: a signature cannot say that somebody wants it now.
-        Self { allow: vec![Name::Telemetry, Name::Reload, Name::Install] }
+        Self { allow: vec![Name::Telemetry, Name::Reload, Name::Install, Name::Capture] }
     }
 }
 
@@ -46,11 +46,18 @@ pub enum Name {
     /// Go back to the good bundle before.
     #[serde(rename = "bundle/rollback")]
     Rollback,
+    /// Take a picture with the camera.
+    #[serde(rename = "capture")]
+    Capture,
+    /// Take the picture of the empty light box.
+    #[serde(rename = "capture/reference")]
+    Reference,
 }
 
 impl Name {
     /// All of them.
-    pub const ALL: [Name; 4] = [Name::Telemetry, Name::Reload, Name::Install, Name::Rollback];
+    pub const ALL: [Name; 6] =
+        [Name::Telemetry, Name::Reload, Name::Install, Name::Rollback, Name::Capture, Name::Reference];
 
     /// As it stands in topic and configuration.
     pub fn as_str(self) -> &'static str {
@@ -59,6 +66,8 @@ impl Name {
             Name::Reload => "reload",
             Name::Install => "bundle/install",
             Name::Rollback => "bundle/rollback",
+            Name::Capture => "capture",
+            Name::Reference => "capture/reference",
         }
     }
 }
@@ -83,6 +92,10 @@ pub enum Command {
     Install(Wanted),
     /// Go back to the good bundle before.
     Rollback,
+    /// Take a picture of the film that lies before the camera, whether or not it was reported.
+    Capture,
+    /// Take the picture of the empty light box that films are compared with.
+    Reference,
 }
 
 impl Command {
@@ -93,6 +106,8 @@ impl Command {
             Command::Reload => Name::Reload,
             Command::Install(_) => Name::Install,
             Command::Rollback => Name::Rollback,
+            Command::Capture => Name::Capture,
+            Command::Reference => Name::Reference,
         }
     }
 }
@@ -174,6 +189,8 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<Request, Refused> {
         Name::Telemetry => Command::Telemetry,
         Name::Reload => Command::Reload,
         Name::Rollback => Command::Rollback,
+        Name::Capture => Command::Capture,
+        Name::Reference => Command::Reference,
     };
     Ok(Request { id, command })
 }
@@ -281,7 +298,9 @@ mod tests {
         let request = parse("bundle/install", br#"{"manifest":"m","signature":"s"}"#).unwrap();
         let manifest = Some(SignedManifest { manifest: "m".into(), signature: "s".into() });
         assert_eq!(request.command, Command::Install(Wanted { file: None, manifest }));
-        assert_eq!(parse("bundle/rollback", b"{}").unwrap().command.name(), Name::Rollback);
+        for name in [Name::Rollback, Name::Capture, Name::Reference] {
+            assert_eq!(parse(name.as_str(), b"{}").unwrap().command.name(), name);
+        }
     }
 
     #[test]

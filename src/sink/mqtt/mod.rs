@@ -228,9 +228,12 @@ impl Sink for MqttSink {
         self.publish_all(&[message]).1
     }
 
+    fn fits(&self, message: &Message) -> bool {
+        message.json.len() <= self.max_payload
+    }
+
     fn publish_all(&mut self, messages: &[Message]) -> (usize, Result<(), SinkError>) {
-        let fits = |message: &&Message| message.json.len() <= self.max_payload;
-        let deliverable = &messages[..messages.iter().take_while(fits).count()];
+        let deliverable = &messages[..messages.iter().take_while(|message| self.fits(message)).count()];
         // Only reports that are asked for are waited for: abandoned ones come again from the outbox.
         let same = self.pending.iter().zip(deliverable).take_while(|(pending, message)| pending.is(message)).count();
         if same < self.pending.len() {

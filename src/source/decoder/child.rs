@@ -3,7 +3,7 @@
 use super::wire::{self, Answer, Request};
 use crate::pseudonym::Key;
 use crate::radiograph::{self, Limits, phantom};
-use crate::source::process::{self, Program};
+use crate::source::process::{self, Bounds, Program, Running};
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a new decoder may take for its first image, which has a few hundred pixels: on a slow and busy box.
@@ -29,7 +29,7 @@ const ENDING: Duration = Duration::from_millis(500);
 
 /// A running decoder.
 pub(super) struct Process {
-    child: Child,
+    child: Running,
     socket: OwnedFd,
     /// Files that it was asked for, the first image not counted.
     pub(super) files: u32,
@@ -50,10 +50,9 @@ impl Process {
     /// Starts one and has it decode an image that is known to be good. An error here is about the box, never about a file.
     pub(super) fn start(program: &Program, limits: &Limits, key: &Key) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let child = program.command().stdin(Stdio::from(theirs)).spawn()?;
+        let bounds = Bounds { memory: limits.decode_memory(), file: limits.max_pixels.saturating_mul(2) };
+        let child = program.start(Stdio::from(theirs), Stdio::null(), bounds)?;
         let mut process = Self { child, socket: ours, files: 0 };
-        let written = limits.max_pixels.saturating_mul(2);
-        process::limit(&process.child, limits.decode_memory(), written)?;
         let image = memory()?;
         let png = radiograph::encode_png(&phantom::radiograph(1, 16)).unwrap_or_default();
         image.write_all_at(&png, 0)?;
@@ -118,13 +117,7 @@ impl Process {
 
     /// How it ended, if it did so without our doing; it is given a moment, since its socket closes before that is known.
     pub(super) fn end_of_its_own(&mut self) -> Option<ExitStatus> {
-        process::wait(&mut self.child, Instant::now() + ENDING)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        process::end(&mut self.child);
+        self.child.wait(Instant::now() + ENDING)
     }
 }
 

@@ -152,10 +152,12 @@ impl Arrivals {
         Ok(())
     }
 
-    /// What lies in the folder, whatever it is.
-    pub(super) fn identities(&self) -> io::Result<Vec<Identity>> {
+    /// The disk or share that the folder is on, and what lies in it, whatever it is.
+    pub(super) fn identities(&self) -> io::Result<(u64, Vec<Identity>)> {
+        let device = fs::metadata(&self.incoming)?.dev();
         let entries = fs::read_dir(&self.incoming)?.filter_map(Result::ok);
-        Ok(entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| Identity::of(&metadata)).collect())
+        let found = entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| Identity::of(&metadata));
+        Ok((device, found.collect()))
     }
 
     /// How many files are known to be there that are to be taken.

@@ -125,10 +125,11 @@ impl Hand {
         }
     }
 
-    /// Forgets the suspects that are not among these files: they were settled as the last run ended, or are gone.
-    pub(super) fn retain(&mut self, files: &[Identity]) {
+    /// Forgets the suspects of this disk that are not among these files: they were settled as the last run ended, or are
+    /// gone. Those of another one may be on a share that is not there yet.
+    pub(super) fn retain(&mut self, device: u64, files: &[Identity]) {
         let before = self.suspects.len();
-        self.suspects.retain(|suspect| files.contains(&suspect.file));
+        self.suspects.retain(|suspect| suspect.file.device != device || files.contains(&suspect.file));
         if self.suspects.len() != before {
             self.keep();
         }
@@ -231,6 +232,22 @@ mod tests {
         hand.take(a);
         die(hand);
         assert!(!open(folder.path(), "boot 2").is_suspect(&a));
+    }
+
+    #[test]
+    fn suspects_that_are_gone_are_forgotten_and_those_of_a_share_that_is_away_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gone, there) = (identity(folder.path(), "gone"), identity(folder.path(), "there"));
+        let mut away = gone;
+        away.device += 1;
+        for file in [gone, there, away] {
+            let mut hand = open(folder.path(), "boot 1");
+            hand.take(file);
+            die(hand);
+        }
+        let mut hand = open(folder.path(), "boot 1");
+        hand.retain(gone.device, &[there]);
+        assert!(!hand.is_suspect(&gone) && hand.is_suspect(&there) && hand.is_suspect(&away));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 /// What makes a file the same file with the same content, as far as the file system tells without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
-    device: u64,
+    /// Which disk or share it is on.
+    pub(super) device: u64,
     inode: u64,
     size: u64,
     pub(super) modified: (i64, i64),

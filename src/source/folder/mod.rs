@@ -201,8 +201,8 @@ impl Folder {
         let decode = Duration::from_secs(self.decoder.limits().decode_seconds);
         match Hand::open(state_dir) {
             Ok(mut hand) => {
-                if let Ok(files) = self.arrivals.identities() {
-                    hand.retain(&files);
+                if let Ok((device, files)) = self.arrivals.identities() {
+                    hand.retain(device, &files);
                 }
                 self.suspects = Some((hand, Trials::new(program, decode)));
             }

@@ -5,7 +5,7 @@ use super::identity::Identity;
 use crate::radiograph::{Refusal, RefusalCode};
 use crate::report::Report;
 use crate::source::decoder::{is_sound, is_text};
-use crate::source::process::{self, Program};
+use crate::source::process::{self, Bounds, Program};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// The variable in which a trial finds the configuration that is in force, as TOML: the file on disk may be another.
@@ -86,7 +86,8 @@ pub(super) struct Trials {
 
 struct Running {
     suspect: Suspect,
-    child: Child,
+    /// Ends with this.
+    child: process::Running,
     answer: File,
     since: Instant,
     /// How it ended, and when that was seen.
@@ -151,32 +152,24 @@ impl Trials {
         }
     }
 
-    fn spawn(&self, file: File) -> io::Result<(Child, File)> {
+    fn spawn(&self, file: File) -> io::Result<(process::Running, File)> {
         let answer = File::from(memfd_create("roentgen", MemfdFlags::CLOEXEC)?);
-        let mut command = self.program.command();
-        command.stdin(Stdio::from(file)).stdout(Stdio::from(answer.try_clone()?));
-        // Where systemd keeps the broker's password: the configuration may name it, though a trial needs none.
-        command.envs(std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| ("CREDENTIALS_DIRECTORY", folder)));
-        let mut child = command.spawn()?;
-        if let Err(error) = process::limit(&child, libc::RLIM_INFINITY, MAX_ANSWER) {
-            process::end(&mut child);
-            return Err(error);
-        }
-        Ok((child, answer))
+        let output = Stdio::from(answer.try_clone()?);
+        let bounds = Bounds { file: MAX_ANSWER, ..Bounds::NONE };
+        Ok((self.program.start(Stdio::from(file), output, bounds)?, answer))
     }
 
     /// The trial that has come to an end, if one has. Never waits.
     pub(super) fn poll(&mut self) -> Option<(Suspect, Verdict)> {
         let mut running = self.running.take()?;
         if running.ended.is_none()
-            && let Ok(Some(status)) = running.child.try_wait()
+            && let Ok(Some(status)) = running.child.ended()
         {
             running.ended = Some((status, Instant::now()));
         }
         let overdue = running.since.elapsed() > self.patience;
         let verdict = match running.ended {
             None if overdue => {
-                process::end(&mut running.child);
                 log::warn!("the trial of a suspect image has not ended in {} s", self.patience.as_secs());
                 Verdict::Died
             }
@@ -220,14 +213,6 @@ impl Trials {
         if self.trouble.as_deref() != Some(trouble) {
             log::warn!("{trouble}");
             self.trouble = Some(trouble.to_owned());
-        }
-    }
-}
-
-impl Drop for Trials {
-    fn drop(&mut self) {
-        if let Some(running) = &mut self.running {
-            process::end(&mut running.child);
         }
     }
 }

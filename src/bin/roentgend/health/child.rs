@@ -1,22 +1,24 @@
 //! The process that installs a bundle, or goes back to the one before: `roentgend bundle …` of this same program. A process
 //! of its own so that memory is given back, a crash hits nothing else, and radiographs come first.
 
+use crate::run::in_force;
 use roentgen::config::Config;
 use roentgen::network::plan::Memory;
+use roentgen::source::process::{self, Bounds, Program, Running};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::Path;
-use std::process::{self, ChildStdout, Command, Stdio};
+use std::path::{Path, absolute};
+use std::process::{ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 
-/// This program, even where a newer one has taken its place on disk meanwhile.
-const PROGRAM: &str = "/proc/self/exe";
-
 /// How long it may take: a large model from a slow card, tested on a slow board.
 const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// How long it may take to end once it has closed its output.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Most bytes that are read of what it says.
 const MAX_SAID: u64 = 1 << 20;
@@ -44,13 +46,13 @@ pub(super) enum Event {
     Done { sha256: String, title: String },
     /// The bundle is no good, and would be none the next time.
     Refused(String),
-    /// It could not be done now. `died`: the process ended by a signal.
+    /// It could not be done now. `died`: the process ended of something that nobody else has done to it.
     Failed { reason: String, died: bool },
 }
 
-/// The process. Dropping it kills it: an installation that is cut off leaves the old bundle, whole.
+/// The process. Dropping it ends it: an installation that is cut off leaves the old bundle, whole.
 pub(super) struct Child {
-    process: process::Child,
+    process: Running,
     said: Receiver<Value>,
     /// What was its last word, if it was one.
     last: Option<Value>,
@@ -69,6 +71,8 @@ impl Child {
         if let Some(sha256) = sha256 {
             arguments.extend([OsStr::new("--sha256"), OsStr::new(sha256)]);
         }
+        // It runs in another folder.
+        let path = absolute(path)?;
         arguments.push(path.as_os_str());
         Self::start(config, state_dir, &arguments)
     }
@@ -82,23 +86,21 @@ impl Child {
         // The integers are the same in every plan, and the daemon tests the bundle in its own before it takes it.
         config.engine.memory = Memory::Small;
         config.engine.threads = 1;
-        let text = toml::to_string(&config).map_err(io::Error::other)?;
-        let mut file = tempfile::Builder::new().prefix(BEGINS).suffix(ENDS).tempfile_in(state_dir)?;
+        let text = in_force(&config)?;
+        let mut file = tempfile::Builder::new().prefix(BEGINS).suffix(ENDS).tempfile_in(absolute(state_dir)?)?;
         file.write_all(text.as_bytes())?;
-        let process = Command::new(PROGRAM)
-            .arg("bundle")
-            .args(arguments)
-            .arg("--config")
-            .arg(file.path())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let arguments = [OsStr::new("bundle")].into_iter().chain(arguments.iter().copied());
+        let program = Program::this(arguments.chain([OsStr::new("--config"), file.path().as_os_str()]));
+        Self::of(&program, file)
+    }
+
+    /// Starts a program, which reads this configuration.
+    fn of(program: &Program, config: NamedTempFile) -> io::Result<Self> {
+        let process = program.start(Stdio::null(), Stdio::piped(), Bounds::NONE)?;
         let (say, said) = channel();
         // From here on whatever fails ends the process.
-        let mut child = Self { process, said, last: None, started: Instant::now(), _config: file };
-        if let Some(output) = child.process.stdout.take() {
+        let mut child = Self { process, said, last: None, started: Instant::now(), _config: config };
+        if let Some(output) = child.process.output() {
             std::thread::Builder::new().name("update".into()).spawn(move || listen(output, &say))?;
         }
         Ok(child)
@@ -125,30 +127,23 @@ impl Child {
 
     fn ended(&mut self) -> Event {
         let failed = |reason: String, died| Event::Failed { reason, died };
-        let status = match self.process.wait() {
-            Ok(status) => status,
-            Err(error) => return failed(format!("cannot see how it ended: {error}"), false),
-        };
+        // It has closed its output, and so ends at once, or never by itself.
+        let status = self.process.wait(Instant::now() + ENDING);
         let last = self.last.take().unwrap_or_default();
         let text = |key: &str| last[key].as_str().map(str::to_owned);
-        match (status.success(), text("sha256"), text("failed")) {
+        match (status.is_some_and(|status| status.success()), text("sha256"), text("failed")) {
             (true, Some(sha256), _) => {
                 let title = format!("{} {}", text("name").unwrap_or_default(), text("version").unwrap_or_default());
                 Event::Done { sha256, title }
             }
             (false, _, Some(reason)) if last["lasting"] == true => Event::Refused(reason),
             (false, _, Some(reason)) => failed(reason, false),
-            // Killed, by the kernel for want of memory above all, or it crashed.
-            _ => failed(format!("the installation ended by itself ({status})"), true),
+            // Killed, by the kernel for want of memory above all, which says nothing of the bundle; or it crashed.
+            _ => {
+                let reason = format!("the installation ended with {}", process::described(status));
+                failed(reason, !process::is_by_another(status))
+            }
         }
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        // Fails where it has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -168,6 +163,22 @@ fn listen(output: ChildStdout, say: &Sender<Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_an_end_that_nobody_else_caused_is_held_against_the_bundle() {
+        for (script, counts) in [("kill -KILL $$", false), ("kill -ABRT $$", true), ("exit 3", true)] {
+            let program = Program::new(Path::new("/bin/sh"), ["-c", script]);
+            let mut child = Child::of(&program, NamedTempFile::new().unwrap()).unwrap();
+            let event = loop {
+                if let Some(event) = child.event(Instant::now()) {
+                    break event;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            };
+            let Event::Failed { reason, died } = event else { panic!("{script}: it has not failed") };
+            assert_eq!(died, counts, "{script}: {reason}");
+        }
+    }
 
     #[test]
     fn what_a_killed_daemon_left_is_swept_and_nothing_else() {

@@ -1,23 +1,24 @@
 //! Carrying out what came over MQTT: each command is checked, answered and handed to who does it. Not the parsing
 //! ([`roentgen::sink::mqtt::command`]).
 
-use super::Rounds;
 use super::desk::About;
 use super::updates::{Order, What};
+use super::{Picture, Rounds};
 use roentgen::bundle::sha256_hex;
 use roentgen::config::Config;
 use roentgen::sink::mqtt::command::{self, Command, Request, SignedManifest, Stage, Wanted};
 use roentgen::sink::mqtt::{Received, Side};
+use roentgen::source::camera::{Remote, Wish};
 use std::path::Path;
 use std::time::Instant;
 
 impl Rounds {
     /// Takes the commands that came.
-    pub(super) fn commands(&mut self, config: &Config, side: &Side, now: Instant) {
+    pub(super) fn commands(&mut self, config: &Config, side: &Side, camera: Option<&Remote>, now: Instant) {
         let (received, dropped) = side.commands();
         for command in received {
             if self.desk.admits(now) {
-                self.command(config, &command);
+                self.command(config, camera, &command);
             } else {
                 self.rebuke(config, &command.name, now);
             }
@@ -26,9 +27,10 @@ impl Rounds {
             self.rebuke(config, "", now);
         }
         self.answer_reloads(config);
+        self.answer_pictures(config);
     }
 
-    fn command(&mut self, config: &Config, received: &Received) {
+    fn command(&mut self, config: &Config, camera: Option<&Remote>, received: &Received) {
         let name = shown(&received.name);
         if received.retained {
             log::warn!("command {name}: the broker kept it, so it would come again at every connection; ignored");
@@ -54,6 +56,8 @@ impl Rounds {
                 self.tickets.push((self.reload.ask(), id.clone()));
                 self.reply(config, &id, &name, Stage::Accepted, "the configuration is read again");
             }
+            Command::Capture => self.picture(config, camera, id, name, Wish::Picture),
+            Command::Reference => self.picture(config, camera, id, name, Wish::Reference),
             Command::Rollback => self.order(config, Order { id, command: name, what: What::Rollback }),
             Command::Install(wanted) => match self.install(config, wanted) {
                 Ok(what) => self.order(config, Order { id, command: name, what }),
@@ -101,6 +105,33 @@ impl Rounds {
                 None => self.tickets.push((ticket, id)),
                 Some(Ok(told)) => self.reply(config, &id, "reload", Stage::Done, &told),
                 Some(Err(reason)) => self.reply(config, &id, "reload", Stage::Rejected, &reason),
+            }
+        }
+    }
+
+    /// Asks the camera for a picture.
+    fn picture(&mut self, config: &Config, camera: Option<&Remote>, id: String, command: String, wish: Wish) {
+        let Some(camera) = camera else {
+            let message = "this box has no camera: write [source.camera] into its configuration";
+            return self.reply(config, &id, &command, Stage::Rejected, message);
+        };
+        let ticket = camera.ask(wish);
+        self.reply(config, &id, &command, Stage::Accepted, "it is taken as soon as nothing moves before the camera");
+        self.pictures.push(Picture { camera: camera.clone(), ticket, id, command });
+    }
+
+    /// Answers the pictures that were taken, or could not be.
+    fn answer_pictures(&mut self, config: &Config) {
+        for picture in std::mem::take(&mut self.pictures) {
+            let Picture { camera, ticket, id, command } = &picture;
+            match camera.outcome(*ticket) {
+                None if camera.is_closed() => {
+                    let message = "the camera was closed by a new configuration; send the command again";
+                    self.reply(config, id, command, Stage::Failed, message);
+                }
+                None => self.pictures.push(picture),
+                Some(Ok(told)) => self.reply(config, id, command, Stage::Done, &told),
+                Some(Err(reason)) => self.reply(config, id, command, Stage::Failed, &reason),
             }
         }
     }

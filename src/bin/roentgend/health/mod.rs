@@ -16,6 +16,7 @@ use file::StatusFile;
 use roentgen::config::Config;
 use roentgen::reload::{Reload, Ticket};
 use roentgen::sink::mqtt::Side;
+use roentgen::source::camera;
 use roentgen::status::{Broker, Roots, Setup, Status};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -36,6 +37,17 @@ const BREATH: Duration = Duration::from_secs(2);
 struct Place {
     config: Arc<Config>,
     side: Side,
+    /// The camera, where there is one.
+    camera: Option<camera::Remote>,
+}
+
+/// A picture that a command asked for.
+struct Picture {
+    camera: camera::Remote,
+    ticket: camera::Ticket,
+    /// The command's identifier, and itself.
+    id: String,
+    command: String,
 }
 
 /// The thread. Dropping it ends it.
@@ -66,10 +78,10 @@ impl Health {
     }
 
     /// The daemon runs by this configuration from now on.
-    pub(crate) fn attend(&self, config: &Config, side: Side, setup: Setup) {
+    pub(crate) fn attend(&self, config: &Config, side: Side, camera: Option<camera::Remote>, setup: Setup) {
         side.listen(!config.commands.allow.is_empty());
         self.status.running(setup);
-        let place = Place { config: Arc::new(config.clone()), side };
+        let place = Place { config: Arc::new(config.clone()), side, camera };
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     }
 }
@@ -96,6 +108,8 @@ struct Rounds {
     updates: Updates,
     /// Reloads that a command asked for and that are not answered: ticket and the command's identifier.
     tickets: Vec<(Ticket, String)>,
+    /// Pictures that a command asked for and that are not answered.
+    pictures: Vec<Picture>,
     /// How many reloads were answered that are counted.
     reloads: u64,
     /// When telemetry last went out, on which connection, and what was urgent then.
@@ -116,6 +130,7 @@ impl Rounds {
             desk: Desk::default(),
             updates,
             tickets: Vec::new(),
+            pictures: Vec::new(),
             reloads: 0,
             told: None,
             works: false,
@@ -124,11 +139,12 @@ impl Rounds {
 
     fn round(&mut self, place: Option<&Place>, now: Instant) {
         self.note_reload();
-        if let Some(Place { config, side }) = place {
+        if let Some(Place { config, side, camera }) = place {
             let (connected, connections, error) = side.connection();
             self.status.broker(Broker { connected, connections, error: error.filter(|_| !connected) });
             self.web.follow(&config.web, &self.status, now);
-            self.commands(config, side, now);
+            self.status.camera(camera.as_ref().map(camera::Remote::condition));
+            self.commands(config, side, camera.as_ref(), now);
             self.updates.round(config, &self.status, &self.reload, &mut self.desk, now);
             self.desk.deliver(side);
             self.tell(config, side, now);

@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How long an order waits for a bundle that is still being copied: a little longer than the quiet of a complete one.
 const COPYING: Duration = Duration::from_secs(20);
 
-/// How often an installation may die by a signal before its bundle is taken for the reason.
+/// How often an installation may die, of nothing that somebody else did, before its bundle is taken for the reason.
 const DEATHS: u32 = 2;
 
 /// How long the daemon may take to load what is installed.
@@ -163,7 +163,8 @@ impl Updates {
     fn next(&mut self, round: &mut Round, now: Instant) -> Option<Order> {
         let order = self.orders.front()?;
         let What::Install { name, .. } = &order.what else { return self.orders.pop_front() };
-        let problem = match self.inbox.complete(now) {
+        let found = self.inbox.complete(now).inspect(|names| self.trouble.retain(|name, _| names.contains(name)));
+        let problem = match found {
             Ok(names) if names.contains(name) => return self.orders.pop_front(),
             Ok(_) => "it is still being copied, or is gone; nothing was done with it".to_owned(),
             Err(error) => format!("cannot look at bundles/incoming: {error}"),
@@ -361,5 +362,27 @@ mod tests {
             updates.round(&config, &status, &reload, &mut desk, start + Duration::from_secs(second));
         }
         assert!(!path.exists() && updates.orders.is_empty(), "complete, and so begun");
+    }
+
+    #[test]
+    fn the_trouble_with_a_bundle_is_forgotten_with_it_also_where_nothing_is_taken_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse("updates.automatic = false", Path::new("roentgend.toml")).unwrap();
+        config.bundles.trusted_keys.clear();
+        let (status, reload, mut desk) = (Status::default(), Reload::default(), Desk::default());
+        let mut updates = Updates::new(folder.path());
+        updates.inbox.make().unwrap();
+        let what = |name: &str| What::Install { name: name.into(), sha256: None };
+        let order = |name: &str| Order { id: "1".into(), command: "bundle/install".into(), what: what(name) };
+        let start = Instant::now();
+        let mut round = Round { config: &config, status: &status, desk: &mut desk };
+        updates.fail(&mut round, &order("gone.tar"), "no room", false, start);
+        assert!(updates.trouble.contains_key("gone.tar"));
+        fs::write(updates.inbox.path("b.tar"), "b").unwrap();
+        updates.order(order("b.tar")).unwrap();
+        for second in 0..10 {
+            updates.round(&config, &status, &reload, &mut desk, start + Duration::from_secs(second));
+        }
+        assert!(updates.trouble.is_empty(), "it is no longer there");
     }
 }

@@ -12,12 +12,14 @@ use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
+use roentgen::source::camera;
 use roentgen::source::decoder::Decoder;
 use roentgen::source::dicom_scp::{Provider, Scp, Watch};
 use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
 use roentgen::source::spool::{Door, Keep, Spool};
 use roentgen::status::Setup;
+use std::io;
 use std::path::absolute;
 
 /// The parts of the line, and the configuration that they were made by.
@@ -32,6 +34,8 @@ pub(super) struct Parts {
     pub(super) dicom_watch: Watch,
     /// The files that its TLS was made with.
     pub(super) dicom_files: Stamps,
+    /// What fills the camera's spool.
+    camera: Option<camera::Door>,
     pub(super) sink: MqttSink,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
@@ -45,6 +49,7 @@ impl Parts {
         let model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
         let source = source(&config)?;
+        let camera = camera(&config)?;
         let broker_files = reload::stamps(&config, "mqtt")?;
         let (dicom_files, dicom_watch) = (reload::stamps(&config, "source.dicom")?, Watch::default());
         let dicom = dicom(&config, &dicom_watch)?;
@@ -66,6 +71,7 @@ impl Parts {
             dicom,
             dicom_watch,
             dicom_files,
+            camera,
             sink,
             broker_files,
             outbox_set_aside,
@@ -97,6 +103,11 @@ impl Parts {
         self.dicom = None;
     }
 
+    /// A handle on the camera.
+    pub(super) fn camera(&self) -> Option<camera::Remote> {
+        self.camera.as_ref().map(camera::Door::remote)
+    }
+
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
         let Change { config, model, assessor, source, trial, broker, dicom, .. } = change;
@@ -110,6 +121,9 @@ impl Parts {
         }
         if let Some(source) = source {
             self.source = source;
+            // The old one lets go of the device before the new one opens it.
+            self.camera = None;
+            self.camera = camera(&self.config)?;
         }
         self.source.try_with(&trial);
         if let Some((provider, files)) = dicom {
@@ -145,12 +159,15 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
         .with_reserve(&config.reserve, &config.state_dir)
         .with_trials(trial(config)?, &config.state_dir);
     let mut doors = Doors::new(folder);
+    // What was taken while a door was open is reported also when it is closed.
     let dicom = &config.source.dicom;
-    // What was taken while the door was open is reported also when it is closed.
     if dicom.is_some() || Spool::has_any(&config.state_dir, Door::Dicom) {
         let spool = Spool::open(&config.state_dir, Door::Dicom, &config.reserve)?;
         let keep = dicom.as_ref().map_or_else(Keep::default, |dicom| dicom.keep());
         doors.add(spool.watch(&keep, decoder(), trial(config)?)?);
+    }
+    if config.source.camera.is_some() || Spool::has_any(&config.state_dir, Door::Camera) {
+        doors.add(camera_spool(config)?.watch(&Keep::default(), decoder(), trial(config)?)?);
     }
     Ok(doors)
 }
@@ -166,15 +183,44 @@ fn listen(provider: Provider) -> anyhow::Result<Scp> {
     provider.start().context("cannot start the thread that listens to modalities")
 }
 
+fn camera_spool(config: &Config) -> anyhow::Result<Spool> {
+    Ok(Spool::open(&config.state_dir, Door::Camera, &config.reserve)?)
+}
+
+/// What fills the camera's spool, where there is a camera. It finds out by itself whether it is plugged in.
+#[cfg(feature = "camera")]
+fn camera(config: &Config) -> anyhow::Result<Option<camera::Door>> {
+    let Some(settings) = config.source.camera.clone() else { return Ok(None) };
+    let spool = camera_spool(config)?;
+    let store = move |name: &str, png: &[u8]| spool.store(name, png).map_err(|error| error.to_string());
+    let roots = camera::names::Roots::default();
+    let wanted = settings.clone();
+    let open = move || -> Result<Box<dyn camera::Eye>, camera::Away> {
+        Ok(Box::new(camera::device::Camera::open(&wanted, &roots)?))
+    };
+    let door = camera::Door::start(&settings, &config.state_dir, Box::new(open), Box::new(store));
+    Ok(Some(door.context("cannot start the camera's thread")?))
+}
+
+/// None: the configuration was refused if it named one.
+#[cfg(not(feature = "camera"))]
+fn camera(_: &Config) -> anyhow::Result<Option<camera::Door>> {
+    Ok(None)
+}
+
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.
 pub(super) fn trial(config: &Config) -> anyhow::Result<Program> {
+    let text = in_force(config).context("cannot write down the configuration")?;
+    Ok(Program::this(["trial"]).with_variable(CONFIG, text))
+}
+
+/// The configuration in force, for a process that runs in another folder.
+pub(crate) fn in_force(config: &Config) -> io::Result<String> {
     let mut config = config.clone();
     for path in [&mut config.state_dir, &mut config.bundle] {
-        // It runs in another folder.
-        *path = absolute(&*path).with_context(|| format!("cannot resolve {}", path.display()))?;
+        *path = absolute(&*path)?;
     }
-    let text = toml::to_string(&config).context("cannot write down the configuration")?;
-    Ok(Program::this(["trial"]).with_variable(CONFIG, text))
+    toml::to_string(&config).map_err(io::Error::other)
 }
 
 fn online(assessor: &Assessor, model: &Active, outbox_set_aside: Option<OutboxSetAside>) -> Online {

@@ -25,8 +25,8 @@
 //!    status        what the box knows about itself: telemetry, health
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
-//!    source        trait Source, Doors; folder; spool, for doors whose images are not files; camera; decoder, which opens radiographs
-//!                  in a child process
+//!    source        trait Source, Doors; folder; spool, for doors whose images are not files; dicom_scp, to which modalities
+//!                  send; camera; decoder, which opens radiographs in a child process
 //!    outbox        the durable queue (SQLite)
 //!    sink          trait Sink; mqtt; dicom_sr, which brings results back to the PACS
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,

@@ -342,6 +342,21 @@ fn cameras_are_listed_with_their_modes_and_an_absent_one_says_what_to_do() {
     ] {
         assert!(text.contains(part), "{part:?} is missing in {text}");
     }
+    // The empty light box, from the command line: taken, and refused where it is not empty.
+    camera.set_modes("YUYV 800 600 30 0\n");
+    let config = root.path().join("roentgend.toml");
+    let state = root.path().join("state");
+    fs::write(&config, format!("state_dir = {state:?}\n{}", camera.section(""))).unwrap();
+    let reference = || output(camera.roentgend().args(["camera", "reference", "--config"]).arg(&config));
+    camera.show(&lying(0.0), &film(1));
+    let refused = reference();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("take everything off"), "{}", stderr(&refused));
+    camera.show(&empty(), &film(1));
+    let taken = reference();
+    assert_eq!(taken.status.code(), Some(0), "{}", stderr(&taken));
+    assert!(state.join("camera/reference.png").is_file());
+
     camera.unplug();
     let gone = list();
     assert_eq!(gone.status.code(), Some(1));

@@ -3,6 +3,7 @@
 mod bell;
 pub mod camera;
 pub mod decoder;
+pub mod dicom_scp;
 mod doors;
 pub mod folder;
 pub mod process;

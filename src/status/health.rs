@@ -86,6 +86,10 @@ fn line(state: &State, now: Instant, problems: &mut Vec<Problem>) {
         let advice = "The box goes on by itself when this is over; images stay in the drop folder meanwhile.";
         problems.push(Problem::failing("intake_closed", reason, advice));
     }
+    if let Some(error) = state.dicom.as_ref().and_then(|dicom| dicom.now().error) {
+        let advice = "No modality can send to the box; it goes on trying. See [source.dicom] listen.";
+        problems.push(Problem::failing("dicom_not_listening", format!("DICOM: {error}"), advice));
+    }
     if state.setup.is_none() {
         let message = "The model is not loaded yet.";
         problems.push(Problem::failing("starting", message, "Wait for a minute; then look at the log."));

@@ -23,6 +23,7 @@ pub use telemetry::{ResultsSaid, SCHEMA, Telemetry};
 use crate::radiograph::RefusalCode;
 use crate::report::Report;
 use crate::sink::dicom_sr::Standing;
+use crate::source::dicom_scp;
 use state::State;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -179,6 +180,13 @@ impl Status {
         state.urgent += 1;
     }
 
+    /// What is known of the DICOM network from now on; `None`: it is switched off.
+    pub fn dicom(&self, watch: Option<dicom_scp::Watch>) {
+        let mut state = self.lock();
+        state.dicom = watch;
+        state.urgent += 1;
+    }
+
     /// What runs, once it does.
     pub fn setup(&self) -> Option<Setup> {
         self.lock().setup.clone()
@@ -191,7 +199,8 @@ impl Status {
 
     /// Counts what is worth a message at once. Another number than before: something has happened.
     pub fn urgent(&self) -> u64 {
-        self.lock().urgent
+        let state = self.lock();
+        state.urgent + state.dicom.as_ref().map_or(0, dicom_scp::Watch::changes)
     }
 
     /// Whether all is well.

@@ -9,6 +9,7 @@ use crate::assess;
 use crate::bundle::Fallback;
 use crate::report::{Clock, Label, ModelIdentity};
 use crate::sink::dicom_sr::Standing;
+use crate::source::dicom_scp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
@@ -62,6 +63,9 @@ pub struct Telemetry {
     pub disks: BTreeMap<String, Disk>,
     /// Memory.
     pub memory: Memory,
+    /// The DICOM network, where it is switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dicom: Option<dicom_scp::Seen>,
     /// The camera, where the box has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub camera: Option<CameraSaid>,
@@ -266,6 +270,7 @@ impl Telemetry {
             processors: Frequency::read(roots),
             disks: disks.collect(),
             memory: Memory::read(roots),
+            dicom: state.dicom.as_ref().map(dicom_scp::Watch::now),
             camera: state.camera.clone().map(|camera| CameraSaid {
                 connected: camera.mode.is_some(),
                 mode: camera.mode,

@@ -59,6 +59,7 @@ pub fn render(telemetry: &Telemetry) -> String {
     identity(&mut text, telemetry);
     work(&mut text, telemetry);
     queues(&mut text, telemetry);
+    dicom(&mut text, telemetry);
     board(&mut text, telemetry);
     text.0
 }
@@ -151,6 +152,21 @@ fn queues(text: &mut Text, telemetry: &Telemetry) {
         text.single("camera_films_total", "counter", "Films that the camera has taken.", camera.films as f64);
         text.single("camera_losses_total", "counter", "How often the camera went away.", camera.losses as f64);
     }
+}
+
+fn dicom(text: &mut Text, telemetry: &Telemetry) {
+    let Some(dicom) = &telemetry.dicom else { return };
+    text.single("dicom_listening", "gauge", "Whether modalities can send.", flag(dicom.listening.is_some()));
+    text.single("dicom_associations", "gauge", "Associations at this moment.", dicom.associations as f64);
+    let accepted = dicom.accepted as f64;
+    text.single("dicom_accepted_associations_total", "counter", "Associations that were accepted.", accepted);
+    let rejected = "Associations that were rejected, by reason.";
+    text.by("dicom_rejected_associations_total", rejected, "reason", &dicom.rejected);
+    let broken = "Connections that were broken off, by reason.";
+    text.by("dicom_broken_connections_total", broken, "reason", &dicom.broken);
+    text.single("dicom_stored_instances_total", "counter", "Instances that were stored.", dicom.stored as f64);
+    let refused = "Instances that were refused, by reason.";
+    text.by("dicom_refused_instances_total", refused, "reason", &dicom.refused);
 }
 
 fn board(text: &mut Text, telemetry: &Telemetry) {

@@ -40,6 +40,7 @@ use roentgen::outbox::OutboxError;
 use roentgen::pseudonym::KeyError;
 use roentgen::sink::dicom_sr::StartError;
 use roentgen::sink::mqtt::MqttError;
+use roentgen::source::dicom_scp::ScpError;
 use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -146,6 +147,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<LoadError>()
             || cause.is::<MqttError>()
             || matches!(cause.downcast_ref::<StartError>(), Some(StartError::File(_)))
+            || cause.is::<ScpError>()
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
             || matches!(cause.downcast_ref::<OutboxError>(), Some(OutboxError::Schema { .. }))

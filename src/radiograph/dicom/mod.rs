@@ -15,10 +15,12 @@ mod stream;
 mod syntax;
 pub mod voi;
 
+pub use clinical::SOP_CLASSES;
 pub use filing::Filing;
 pub(crate) use filing::MAX_BYTES as MAX_FILING;
 pub use object::Object;
 pub(super) use stream::Start;
+pub use syntax::transfer_syntaxes;
 
 use super::{Limits, Origin, OriginKind, Pixels, Radiograph, Refusal, RefusalCode, guard};
 use crate::pseudonym::Key;

@@ -49,3 +49,8 @@ pub(super) const SYNTAXES: [Syntax; 13] = [
     explicit("1.2.840.10008.1.2.4.90", "JPEG 2000 Lossless", Coding::Jpeg2000),
     explicit("1.2.840.10008.1.2.4.91", "JPEG 2000", Coding::Jpeg2000),
 ];
+
+/// UIDs of the transfer syntaxes that are read.
+pub fn transfer_syntaxes() -> impl Iterator<Item = &'static str> {
+    SYNTAXES.iter().map(|syntax| syntax.uid)
+}

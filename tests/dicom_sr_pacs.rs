@@ -65,6 +65,27 @@ fn the_pacs_shows_report_and_picture_in_the_study_of_the_radiograph() {
 }
 
 #[test]
+fn what_a_modality_sends_over_the_network_comes_back_to_the_pacs_too() {
+    let (Some(place), Some(storescu)) = (Place::new(), peer("storescu", "dcmtk")) else { return };
+    let Some(orthanc) = Orthanc::new(&place.path("orthanc")) else { return };
+    let _pacs = orthanc.start();
+    let _broker = place.broker();
+    let port = free_port();
+    let door = format!("[source.dicom]\nlisten = \"127.0.0.1:{port}\"\nallowed_peers = [\"*\"]\n");
+    place.configure_more(&section(orthanc.dicom, &door));
+    let _daemon = place.daemon();
+    wait_for("the box to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    fs::write(place.path("sent.dcm"), file(1)).unwrap();
+    let mut send = Command::new(storescu);
+    send.args(["-aec", "ROENTGEN", "127.0.0.1", &port.to_string()]).arg(place.path("sent.dcm"));
+    let sent = pacs::run(&mut send);
+    assert!(sent.status.success(), "{}", pacs::said(&sent));
+    wait_for("report and picture", || orthanc.count("SR") == 1 && orthanc.count("OT") == 1);
+    let studies = orthanc.json("/studies?expand");
+    assert_eq!(studies[0]["PatientMainDicomTags"]["PatientName"], pacs::PATIENT, "{studies}");
+}
+
+#[test]
 fn nothing_is_lost_while_the_pacs_is_away_and_the_daemon_is_killed() {
     let Some(place) = Place::new() else { return };
     let Some(orthanc) = Orthanc::new(&place.path("orthanc")) else { return };

@@ -225,7 +225,8 @@ mod tests {
     fn what_cannot_work_is_refused_by_its_key() {
         assert_eq!(with(|_| {}), Ok(()));
         assert_eq!(with(|config| config.address = "[::1]:11112".into()), Ok(()));
-        let cases: [(&str, fn(&mut Config)); 12] = [
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 12] = [
             ("address", |config| config.address = "pacs".into()),
             ("address", |config| config.address = "pacs:0".into()),
             ("address", |config| config.address = "a b:104".into()),

@@ -3,6 +3,8 @@
 
 #[path = "fuzz/src/targets/archive.rs"]
 mod archive;
+#[path = "fuzz/src/targets/association.rs"]
+mod association;
 #[path = "fuzz/src/targets/bundle.rs"]
 mod bundle;
 #[path = "fuzz/src/targets/command.rs"]
@@ -25,8 +27,9 @@ use std::path::{Path, PathBuf};
 /// A target: takes one input, and panics where it finds something wrong.
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 8] = [
+const TARGETS: [(&str, Target); 9] = [
     ("archive", archive::run),
+    ("association", association::run),
     ("bundle", bundle::run),
     ("command", command::run),
     ("config", config::run),

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((command.field, command.message_id, command.has_data_set), (C_STORE_RQ, 7, true));
         assert_eq!((&*command.sop_class, &*command.sop_instance), ("1.2.840.10008.5.1.4.1.1.1", "1.2.3"));
         let response = command.response(Status::NO_ROOM);
-        assert!(response.len() % 2 == 0 && Command::read(&response).is_none(), "a response is no request");
+        assert!(response.len().is_multiple_of(2) && Command::read(&response).is_none(), "a response is no request");
         assert_eq!(u32::from_le_bytes(response[8..12].try_into().unwrap()) as usize, response.len() - 12);
         let status = [&[0, 0, 0, 9, 2, 0, 0, 0][..], &0xa700u16.to_le_bytes()].concat();
         assert!(response.windows(10).any(|window| window == status));

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const SILENCE: Duration = Duration::from_secs(5);
 /// The pause before something is tried again: opening the camera, keeping a picture.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the thread's end is waited for.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// The pause after this code itself has broken down.
 const BREAKDOWN: Duration = Duration::from_secs(10);
 
@@ -77,9 +79,17 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + FAREWELL;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(LEAST_PAUSE / 10);
+        }
+        if thread.is_finished() {
             // A panic in it was printed when it happened.
             let _ = thread.join();
+        } else {
+            // The kernel does not let go of a call on a broken device. It ends when that does, or with the process.
+            log::warn!("the camera's thread has not ended in {} s; it is left behind", FAREWELL.as_secs());
         }
         self.remote.close();
     }

@@ -25,10 +25,10 @@
 //!    status        what the box knows about itself: telemetry, health
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract)
 //!    assess        Evidence → Report: calibration, the gates of abstention (quality, gates), the picture (heatmap)
-//!    source        trait Source, Doors; folder; spool, for doors whose images are not files; camera; decoder, which opens radiographs
-//!                  in a child process
+//!    source        trait Source, Doors; folder; spool, for doors whose images are not files; dicom_scp, to which modalities
+//!                  send; camera; decoder, which opens radiographs in a child process
 //!    outbox        the durable queue (SQLite)
-//!    sink          trait Sink; mqtt
+//!    sink          trait Sink; mqtt; dicom_sr, which brings results back to the PACS
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,
 //!                  weights and engine, which run it on the kernels
 //!    bundle        the model bundle: signature, manifest, hashes, golden vectors; the store of installed ones
@@ -50,8 +50,8 @@
 //! - An error about one image settles that image as rejected, with a reason a nurse can read, and the line goes on; an
 //!   error about the daemon stops it with one clear line. The type decides.
 //! - The quantized input *is* the image's bytes: there is no arithmetic between preprocessing and the first layer.
-//! - Patient names and IDs are never read into any type of this crate; UIDs leave the radiograph floor only as keyed
-//!   pseudonyms.
+//! - Patient names and IDs are read into one sealed type of this crate, and only where `[dicom_results]` sends results back
+//!   to a PACS ([`radiograph::dicom::Filing`]); else UIDs leave the radiograph floor only as keyed pseudonyms.
 
 pub mod assess;
 pub mod bundle;

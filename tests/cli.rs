@@ -179,7 +179,7 @@ fn bad_configurations_and_bundles_end_with_78_and_say_why() {
     let cases = [
         (root.path().join("missing.toml"), "missing.toml"),
         (write("typo.toml", "[mqtt]\nurll = \"x\"\n"), "line 2"),
-        (write("door.toml", "[source.dicom]\nlisten = \"0.0.0.0:11112\"\n"), "not in this build"),
+        (write("door.toml", "[source.dicom]\nlisten = \"0.0.0.0:11112\"\n"), "source.dicom.allowed_peers"),
         (write("engine.toml", "[engine]\nthread = 2\n"), "line 2"),
         (write("kernel.toml", "engine.kernel = \"mmx\"\n"), "this processor runs auto, "),
         (write("device.toml", "device = \"ward/1\"\n"), "device"),

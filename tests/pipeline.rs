@@ -58,6 +58,7 @@ fn what_is_dropped_is_judged_reported_and_settled() {
         classifier: &mut classifier,
         sink: &mut sink,
         assessor: &assessor,
+        results: None,
         status: &Status::default(),
     };
     let deadline = Instant::now() + Duration::from_secs(60);

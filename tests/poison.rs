@@ -118,6 +118,7 @@ fn daemon_process() {
         classifier: &mut classifier,
         sink: &mut sink,
         assessor: &assessor,
+        results: None,
         status: &status,
     };
     pipeline::run(line, &Mutex::new(outbox), &mut || !root.join("stop").exists()).unwrap();

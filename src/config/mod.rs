@@ -10,9 +10,9 @@ use crate::classifier::native;
 use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
+use crate::sink::dicom_sr;
 use crate::sink::mqtt::{self, check_topic_level, command};
-use crate::source::{camera, folder, reserve};
-use serde::de::{Deserializer, Error as _};
+use crate::source::{camera, dicom_scp, folder, reserve};
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,9 @@ pub struct Config {
     pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
+    /// The PACS that gets results; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dicom_results: Option<dicom_sr::Config>,
     /// What reports carry.
     pub report: assess::Config,
     /// Bounds on what one file may ask of the box.
@@ -73,6 +76,7 @@ impl Default for Config {
             source: SourceConfig::default(),
             outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
+            dicom_results: None,
             report: assess::Config::default(),
             limits: Limits::default(),
             reserve: reserve::Config::default(),
@@ -90,17 +94,13 @@ impl Default for Config {
 pub struct SourceConfig {
     /// The drop folder.
     pub folder: folder::Config,
-    #[serde(deserialize_with = "no_dicom", skip_serializing)]
-    dicom: NotBuilt,
+    /// The DICOM network; off where it is absent.
+    pub dicom: Option<dicom_scp::Config>,
     /// The camera; absent: off.
     #[cfg_attr(not(feature = "camera"), serde(deserialize_with = "no_camera"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub camera: Option<camera::Config>,
 }
-
-/// The place of a section whose door is not in this build.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct NotBuilt;
 
 /// What runs the model. All names are settled; not every build has all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,7 +205,9 @@ impl Config {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
         self.outbox.validate()?;
+        self.dicom_results.as_ref().map_or(Ok(()), dicom_sr::Config::validate)?;
         self.source.folder.validate()?;
+        self.source.dicom.as_ref().map_or(Ok(()), dicom_scp::Config::validate)?;
         self.source.camera.as_ref().map_or(Ok(()), camera::Config::validate)?;
         self.limits.validate()?;
         self.bundles.validate()?;
@@ -244,18 +246,10 @@ fn locate(error: &toml::de::Error, text: &str) -> String {
     }
 }
 
-/// Refuses a section whose door is not built yet: ignoring it would leave someone waiting for images that never come.
-fn refuse<'de, D: Deserializer<'de>, T>(_: D, section: &str) -> Result<T, D::Error> {
-    Err(D::Error::custom(format!("[{section}] is not in this build; remove the section")))
-}
-
-fn no_dicom<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NotBuilt, D::Error> {
-    refuse(deserializer, "source.dicom")
-}
-
+/// Refuses a section whose door is not in this build: ignoring it would leave someone waiting for images that never come.
 #[cfg(not(feature = "camera"))]
-fn no_camera<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<camera::Config>, D::Error> {
-    refuse(deserializer, "source.camera")
+fn no_camera<'de, D: serde::Deserializer<'de>>(_: D) -> Result<Option<camera::Config>, D::Error> {
+    Err(serde::de::Error::custom("[source.camera] is not in this build; remove the section"))
 }
 
 #[cfg(test)]
@@ -290,6 +284,17 @@ mod tests {
         config.mqtt.client_certificate = Some(PathBuf::new());
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
+        let mut results = dicom_sr::Config::to("", "");
+        results.ca_file = Some(PathBuf::new());
+        results.client_certificate = Some(PathBuf::new());
+        results.client_key = Some(PathBuf::new());
+        config.dicom_results = Some(results);
+        config.source.dicom = Some(dicom_scp::Config {
+            tls_certificate: Some(PathBuf::new()),
+            tls_key: Some(PathBuf::new()),
+            tls_client_ca: Some(PathBuf::new()),
+            ..dicom_scp::Config::default()
+        });
         config.source.camera = Some(camera::Config::default());
         let mut found = Vec::new();
         keys(&toml::Table::try_from(&config).unwrap(), &mut found);
@@ -333,10 +338,9 @@ mod tests {
 
     #[test]
     fn doors_that_are_not_built_are_refused_rather_than_ignored() {
-        let camera = (!cfg!(feature = "camera")).then_some("source.camera");
-        for section in ["source.dicom"].into_iter().chain(camera) {
-            let message = error(&format!("device = \"a\"\n[{section}]\nlisten = \"x\"\n"));
-            assert!(message.contains(&format!("[{section}] is not in this build")), "{message}");
+        if !cfg!(feature = "camera") {
+            let message = error("device = \"a\"\n[source.camera]\ndevice = \"x\"\n");
+            assert!(message.contains("[source.camera] is not in this build"), "{message}");
             assert!(message.contains("line 2") || message.contains("line 3"), "{message}");
         }
         assert!(error("backend = \"tflite\"").contains("not in this build"));
@@ -357,6 +361,13 @@ mod tests {
             ("[source.folder]\nincoming = \"/\"", "source.folder.incoming"),
             ("[source.folder]\nsettle_ms = 1", "source.folder.settle_ms"),
             ("[source.folder]\nkeep_done_days = 40000", "source.folder.keep_done_days"),
+            ("[source.dicom]", "source.dicom.allowed_peers"),
+            ("[source.dicom]\nallowed_peers = [\"CR@host\"]", "source.dicom.allowed_peers"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nlisten = \"11112\"", "source.dicom.listen"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nae_title = \"\"", "source.dicom.ae_title"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nmax_pdu_bytes = 10", "source.dicom.max_pdu_bytes"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_certificate = \"/a\"", "source.dicom.tls_key"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_client_ca = \"/a\"", "source.dicom.tls_client_ca"),
             ("[engine]\nthreads = 1000", "engine.threads"),
             ("[engine]\nkernel = \"mmx\"", "engine.kernel"),
             ("[engine]\nmemory = \"huge\"", "memory"),
@@ -364,6 +375,9 @@ mod tests {
             ("[bundles]\ntrusted_keys = []", "bundles.trusted_keys"),
             ("[telemetry]\ninterval_s = 1", "telemetry.interval_s"),
             ("[commands]\nallow = [\"reboot\"]", "reboot"),
+            ("[dicom_results]\ncalled_ae_title = \"PACS\"", "address"),
+            ("[dicom_results]\naddress = \"pacs\"\ncalled_ae_title = \"PACS\"", "dicom_results.address"),
+            ("[dicom_results]\naddress = \"pacs:104\"\ncalled_ae_title = \"PACS\"\nsend = [\"pdf\"]", "pdf"),
             ("[web]\nlisten = \"8080\"", "web.listen"),
             ("[web]\nlisten = \"0.0.0.0:8080\"", "allow_remote"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),

@@ -1,4 +1,5 @@
-//! The line that every radiograph goes through: next → preprocess → classify → assess → outbox → settle, and beside it
+//! The line that every radiograph goes through: next → preprocess → classify → assess → outbox → settle, with what goes back
+//! to the PACS made on the way, and beside it
 //! the drain that publishes what is in the outbox. Knows neither folders nor brokers.
 //!
 //! Two threads share the outbox. The caller's thread judges, and never waits for the broker: while that is away, reports
@@ -8,12 +9,13 @@
 mod drain;
 mod turn;
 
-pub use turn::judge;
+pub use turn::{judge, judge_and_draw};
 
 use crate::assess::Assessor;
 use crate::classifier::{Classifier, ClassifyError};
 use crate::outbox::{Outbox, OutboxError};
 use crate::sink::Sink;
+use crate::sink::dicom_sr::{Results, ResultsError};
 use crate::source::{Source, SourceError};
 use crate::status::Status;
 use std::sync::mpsc::channel;
@@ -33,6 +35,9 @@ pub enum PipelineError {
     /// Reports cannot be kept.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+    /// What goes back to the PACS cannot be kept.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
     /// The drain ended without saying why.
     #[error("the thread that publishes reports panicked; this is a defect of the program")]
     Drain,
@@ -48,6 +53,8 @@ pub struct Line<'a> {
     pub sink: &'a mut (dyn Sink + Send),
     /// What makes evidence a report.
     pub assessor: &'a Assessor,
+    /// What goes back to the PACS beside it, where that is wanted.
+    pub results: Option<&'a Results>,
     /// What is counted along the way.
     pub status: &'a Status,
 }
@@ -58,8 +65,8 @@ pub struct Line<'a> {
 pub fn run(line: Line<'_>, outbox: &Mutex<Outbox>, running: &mut dyn FnMut() -> bool) -> Result<(), PipelineError> {
     thread::scope(|scope| {
         let (queued, news) = channel();
-        let Line { source, classifier, sink, assessor, status } = line;
-        let mut way = Way::new(source, classifier, assessor, status, outbox);
+        let Line { source, classifier, sink, assessor, results, status } = line;
+        let mut way = Way::new(source, classifier, assessor, results, status, outbox);
         let drain = scope.spawn(move || drain::drain(sink, outbox, status, &news));
         let mut judged = Ok(());
         while judged.is_ok() && !drain.is_finished() && running() {

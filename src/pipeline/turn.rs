@@ -1,15 +1,21 @@
 //! One radiograph's way through the box, step by step: next → preprocess → classify → assess → outbox → settle. This is
 //! the page to read to see what happens to an image. Publishes nothing.
+//!
+//! Where results go back to a PACS they are staged before the report enters the outbox, and released once it is in there:
+//! whatever ends the program in between, the image is offered again, and neither is lost nor made for nothing.
 
 use super::{PipelineError, lock};
-use crate::assess::{Assessor, Seen};
+use crate::assess::{Assessor, Seen, heatmap};
 use crate::classifier::{Classifier, ClassifyError};
-use crate::outbox::{Enqueued, Outbox, OutboxError};
+use crate::outbox::{Enqueued, Outbox};
 use crate::preprocess::preprocess;
 use crate::radiograph::Radiograph;
 use crate::report::{Decision, Report, Timing};
+use crate::sink::dicom_sr::{Made, Results};
 use crate::source::{Condition, Content, Intake, Item, Outcome, Source};
 use crate::status::Status;
+use image::RgbImage;
+use std::fmt::Display;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,12 +28,15 @@ pub(super) struct Way<'a> {
     source: &'a mut dyn Source,
     classifier: &'a mut dyn Classifier,
     assessor: &'a Assessor,
+    results: Option<&'a Results>,
     status: &'a Status,
     outbox: &'a Mutex<Outbox>,
     /// How often the source's decoder had been replaced when the status was told.
     restarts: u64,
     /// An item whose report cannot be kept at present. No other is taken meanwhile.
     unkept: Option<Item>,
+    /// What goes back to the PACS on the item at hand, until it is released.
+    made: Option<Made>,
     /// Why that is, as it was said.
     trouble: Option<String>,
 }
@@ -37,11 +46,23 @@ impl<'a> Way<'a> {
         source: &'a mut dyn Source,
         classifier: &'a mut dyn Classifier,
         assessor: &'a Assessor,
+        results: Option<&'a Results>,
         status: &'a Status,
         outbox: &'a Mutex<Outbox>,
     ) -> Self {
         let restarts = source.condition().decoder_restarts;
-        Self { source, classifier, assessor, status, outbox, restarts, unkept: None, trouble: None }
+        Self {
+            source,
+            classifier,
+            assessor,
+            results,
+            status,
+            outbox,
+            restarts,
+            unkept: None,
+            made: None,
+            trouble: None,
+        }
     }
 
     /// One turn: at most one image. True when a report was queued.
@@ -61,7 +82,10 @@ impl<'a> Way<'a> {
     /// The way ends: what could not be kept is handed over again to the next one.
     pub(super) fn end(&mut self) -> Result<(), PipelineError> {
         match self.unkept.take() {
-            Some(item) => Ok(self.source.settle(&item, Outcome::Later)?),
+            Some(item) => {
+                self.made = None;
+                Ok(self.source.settle(&item, Outcome::Later)?)
+            }
             None => Ok(()),
         }
     }
@@ -84,17 +108,23 @@ impl<'a> Way<'a> {
                     log::info!("reports can be kept again");
                 }
                 self.source.settle(&item, Outcome::Reported)?;
+                self.made = None;
                 Ok(new)
             }
             // The disk is full, read-only or away: the image waits where it is, and so does the line.
-            Err(PipelineError::Outbox(error)) if error.is_passing() => {
-                self.say_once(&error);
-                self.unkept = Some(item);
-                thread::sleep(TURN);
-                Ok(false)
-            }
+            Err(PipelineError::Outbox(error)) if error.is_passing() => Ok(self.wait_with(item, &error)),
+            // Folders of our own: whatever is wrong with them passes, or somebody must see to it.
+            Err(PipelineError::Results(error)) => Ok(self.wait_with(item, &error)),
             Err(error) => Err(error),
         }
+    }
+
+    /// Keeps an item at hand until what belongs to it can be kept. False: nothing was queued.
+    fn wait_with(&mut self, item: Item, error: &dyn Display) -> bool {
+        self.say_once(error);
+        self.unkept = Some(item);
+        thread::sleep(TURN);
+        false
     }
 
     /// Sees to it that the image's report is durable: true where that is a new one. Once the image is judged the item
@@ -110,12 +140,22 @@ impl<'a> Way<'a> {
                     ROENTGEN_REPORT_ID = id.as_str(), ROENTGEN_SEQUENCE = sequence;
                     "the same image again: it stands as report {sequence}, it is not judged again"
                 );
+                self.release(&id, sequence)?;
                 return Ok(false);
             }
-            let report = judge(radiograph, item.received_at, item.decode, self.classifier, self.assessor)?;
+            let maker = self.results.map(Results::maker);
+            let filing = item.filing.take();
+            let draw = filing.is_some() && maker.is_some_and(|maker| maker.wants_picture());
+            let (received_at, decode) = (item.received_at, item.decode);
+            let (report, picture) =
+                judge_and_draw(radiograph, received_at, decode, self.classifier, self.assessor, draw)?;
+            self.made = maker.zip(filing).map(|(maker, filing)| maker.make(&filing, &report, picture.as_ref()));
             item.content = Content::Judged(Box::new(report));
         }
         let Content::Judged(report) = &item.content else { return Ok(false) };
+        if let (Some(results), Some(made)) = (self.results, &self.made) {
+            results.stage(made)?;
+        }
         let (enqueued, losses) = {
             let mut outbox = lock(self.outbox);
             (outbox.enqueue(report), outbox.take_losses())
@@ -136,11 +176,23 @@ impl<'a> Way<'a> {
                 );
             }
         }
+        let (id, sequence) = (report.report_id.clone(), enqueued.sequence());
+        self.release(&id, sequence)?;
         Ok(matches!(enqueued, Enqueued::Queued(_)))
     }
 
-    /// Tells the status how it stands with the source.
+    /// The report is durable: what was staged for the PACS may go, be it from now or from before a crash.
+    fn release(&mut self, report_id: &str, sequence: u64) -> Result<(), PipelineError> {
+        if let Some(results) = self.results {
+            results.release(report_id, sequence)?;
+            self.made = None;
+        }
+        Ok(())
+    }
+
+    /// Tells the status how it stands with the source and with the results.
     fn tell(&mut self) {
+        self.status.results(self.results.map(Results::standing));
         let Condition { intake, waiting, decoder_restarts } = self.source.condition();
         self.status.intake(match &self.trouble {
             Some(trouble) => Intake::Closed { reason: trouble.clone() },
@@ -154,7 +206,7 @@ impl<'a> Way<'a> {
     }
 
     /// Once per kind of trouble: a disk may be full for a week.
-    fn say_once(&mut self, error: &OutboxError) {
+    fn say_once(&mut self, error: &dyn Display) {
         let error = error.to_string();
         if self.trouble.as_ref() != Some(&error) {
             log::error!("no image is taken until reports can be kept again: {error}");
@@ -171,6 +223,18 @@ pub fn judge(
     classifier: &mut dyn Classifier,
     assessor: &Assessor,
 ) -> Result<Report, ClassifyError> {
+    Ok(judge_and_draw(radiograph, received_at, decode, classifier, assessor, false)?.0)
+}
+
+/// The same, and draws the picture for a reader where it is wanted.
+pub fn judge_and_draw(
+    radiograph: &Radiograph,
+    received_at: SystemTime,
+    decode: Duration,
+    classifier: &mut dyn Classifier,
+    assessor: &Assessor,
+    draw: bool,
+) -> Result<(Report, Option<RgbImage>), ClassifyError> {
     let started = Instant::now();
     let image = preprocess(radiograph);
     let preprocessed = started.elapsed();
@@ -183,7 +247,9 @@ pub fn judge(
         total: milliseconds(decode + total),
     };
     let seen = Seen { radiograph, image: &image, evidence: &evidence };
-    Ok(assessor.assess(&seen, received_at, timing, 0, classifier.name()))
+    let report = assessor.assess(&seen, received_at, timing, 0, classifier.name());
+    let picture = draw.then(|| heatmap::render(&seen, &report));
+    Ok((report, picture))
 }
 
 /// Says what was reported: a line for people, and its fields for who searches the journal.

@@ -1,6 +1,8 @@
 //! Where reports go: the trait of all doors out of the box.
 
+pub mod dicom_sr;
 pub mod mqtt;
+mod tls;
 
 use crate::report::{Message, Report};
 

@@ -3,6 +3,7 @@
 mod bell;
 pub mod camera;
 pub mod decoder;
+pub mod dicom_scp;
 mod doors;
 pub mod folder;
 pub mod process;
@@ -12,6 +13,7 @@ mod trouble;
 
 pub use doors::Doors;
 
+use crate::radiograph::dicom::Filing;
 use crate::radiograph::{Radiograph, Refusal};
 use crate::report::Report;
 use std::time::{Duration, SystemTime};
@@ -28,6 +30,8 @@ pub struct Item {
     pub decode: Duration,
     /// What it turned out to be.
     pub content: Content,
+    /// What a result on it is filed under, where results go back to a PACS and it came as DICOM.
+    pub filing: Option<Filing>,
 }
 
 /// What an item turned out to be.

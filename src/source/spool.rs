@@ -111,7 +111,7 @@ pub struct Draft {
 impl Spool {
     /// Makes the spool's folders where they are missing, and removes what an earlier run has left half-written.
     pub fn open(state_dir: &Path, door: Door, reserve: &reserve::Config) -> Result<Self, SpoolError> {
-        let root = state_dir.join("spool").join(door.folder());
+        let root = root(state_dir, door);
         let spool = Self {
             door,
             state_dir: state_dir.to_owned(),
@@ -124,6 +124,12 @@ impl Spool {
         }
         spool.sweep();
         Ok(spool)
+    }
+
+    /// Whether images wait in a door's spool, also where that door is closed now. Makes nothing.
+    pub fn has_any(state_dir: &Path, door: Door) -> bool {
+        let incoming = root(state_dir, door).join("incoming");
+        fs::read_dir(incoming).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Watches over it: the door's part of the box's [`Source`](super::Source).
@@ -214,6 +220,10 @@ impl Draft {
         }
         File::open(&incoming).and_then(|folder| folder.sync_all()).map_err(failed("cannot sync", &incoming))
     }
+}
+
+fn root(state_dir: &Path, door: Door) -> PathBuf {
+    state_dir.join("spool").join(door.folder())
 }
 
 /// How names of this run's unfinished files begin.

@@ -74,6 +74,7 @@ impl Health {
         camera(state, &mut problems);
         broker(state, now, &mut problems);
         outbox(state, now, &mut problems);
+        results(state, now, &mut problems);
         model(state, &mut problems);
         Self::from(problems)
     }
@@ -84,6 +85,10 @@ fn line(state: &State, now: Instant, problems: &mut Vec<Problem>) {
     if let Some((reason, _)) = &state.closed {
         let advice = "The box goes on by itself when this is over; images stay in the drop folder meanwhile.";
         problems.push(Problem::failing("intake_closed", reason, advice));
+    }
+    if let Some(error) = state.dicom.as_ref().and_then(|dicom| dicom.now().error) {
+        let advice = "No modality can send to the box; it goes on trying. See [source.dicom] listen.";
+        problems.push(Problem::failing("dicom_not_listening", format!("DICOM: {error}"), advice));
     }
     if state.setup.is_none() {
         let message = "The model is not loaded yet.";
@@ -154,6 +159,31 @@ fn outbox(state: &State, now: Instant, problems: &mut Vec<Problem>) {
     }
 }
 
+/// What goes back to the PACS.
+fn results(state: &State, now: Instant, problems: &mut Vec<Problem>) {
+    let Some(standing) = &state.results else { return };
+    if let Some((trouble, since)) = &standing.trouble
+        && now.saturating_duration_since(*since) > AWAY
+    {
+        let message = format!("{} results wait for the PACS: {trouble}", standing.waiting);
+        let advice =
+            "See that the PACS runs and knows this box; `roentgend doctor --config FILE` tries it. They are kept.";
+        problems.push(Problem::warning("results_waiting", message, advice));
+    }
+    if standing.refused > 0 {
+        let why = standing.refusal.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let message = format!("The PACS does not take {} results{why}.", standing.refused);
+        let advice =
+            "They lie in state_dir/results/refused: move them to results/waiting once it takes them, or delete them.";
+        problems.push(Problem::warning("results_refused", message, advice));
+    }
+    if standing.dropped_at.is_some_and(|at| now.saturating_duration_since(at) < LOSS) {
+        let message = format!("{} results were dropped before the PACS had them.", standing.dropped);
+        let advice = "The PACS was away for too long: mend that, or raise the bounds of [dicom_results].";
+        problems.push(Problem::warning("results_dropped", message, advice));
+    }
+}
+
 /// What judges.
 fn model(state: &State, problems: &mut Vec<Problem>) {
     if let Some(fallback) = state.setup.as_ref().and_then(|setup| setup.fallback.as_ref()) {
@@ -184,6 +214,7 @@ mod tests {
     use super::*;
     use crate::bundle::Fallback;
     use crate::report::ModelIdentity;
+    use crate::sink::dicom_sr::Standing;
     use crate::status::{Broker, Intake, QueueDepth, Setup, Status};
 
     fn setup() -> Setup {
@@ -281,6 +312,25 @@ mod tests {
         let (healthy, found) = codes(&status, 25 * 3600);
         assert_eq!((healthy, found[0].as_str()), (false, "intake_closed"));
         assert!(!found.contains(&"reports_dropped".into()), "a day is over");
+    }
+
+    #[test]
+    fn results_that_do_not_reach_the_pacs_are_warned_of() {
+        let status = Status::default();
+        status.running(setup());
+        let away = Standing { waiting: 3, trouble: Some(("refused".into(), Instant::now())), ..Standing::default() };
+        status.results(Some(away));
+        assert_eq!(codes(&status, 30), (true, vec![]));
+        assert_eq!(codes(&status, 90), (true, vec!["results_waiting".into()]));
+        let before = status.urgent();
+        let refused =
+            Standing { refused: 1, dropped: 2, dropped_at: Some(Instant::now()), news: 1, ..Standing::default() };
+        status.results(Some(refused));
+        assert!(status.urgent() > before);
+        assert_eq!(codes(&status, 90), (true, ["results_refused", "results_dropped"].map(Into::into).into()));
+        assert_eq!(codes(&status, 25 * 3600).1, ["results_refused"]);
+        status.results(None);
+        assert_eq!(codes(&status, 90), (true, vec![]));
     }
 
     #[test]

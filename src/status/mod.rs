@@ -18,10 +18,12 @@ pub use health::{Health, Problem, Severity};
 pub use latency::{Latency, Quantiles, WINDOW};
 pub use probe::Roots;
 pub use state::{Broker, QueueDepth, Reload, Setup, Update};
-pub use telemetry::{SCHEMA, Telemetry};
+pub use telemetry::{ResultsSaid, SCHEMA, Telemetry};
 
 use crate::radiograph::RefusalCode;
 use crate::report::Report;
+use crate::sink::dicom_sr::Standing;
+use crate::source::dicom_scp;
 use state::State;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -151,6 +153,16 @@ impl Status {
         state.broker = Some(broker);
     }
 
+    /// How it stands with what goes back to the PACS; `None` where nothing does.
+    pub fn results(&self, standing: Option<Standing>) {
+        let mut state = self.lock();
+        let news = |standing: &Option<Standing>| standing.as_ref().map_or(0, |standing| standing.news);
+        if news(&state.results) != news(&standing) {
+            state.urgent += 1;
+        }
+        state.results = standing;
+    }
+
     /// How it stands with the camera; `None`: there is none. Only a change counts.
     pub fn camera(&self, camera: Option<Camera>) {
         let mut state = self.lock();
@@ -168,6 +180,13 @@ impl Status {
         state.urgent += 1;
     }
 
+    /// What is known of the DICOM network from now on; `None`: it is switched off.
+    pub fn dicom(&self, watch: Option<dicom_scp::Watch>) {
+        let mut state = self.lock();
+        state.dicom = watch;
+        state.urgent += 1;
+    }
+
     /// What runs, once it does.
     pub fn setup(&self) -> Option<Setup> {
         self.lock().setup.clone()
@@ -180,7 +199,8 @@ impl Status {
 
     /// Counts what is worth a message at once. Another number than before: something has happened.
     pub fn urgent(&self) -> u64 {
-        self.lock().urgent
+        let state = self.lock();
+        state.urgent + state.dicom.as_ref().map_or(0, dicom_scp::Watch::changes)
     }
 
     /// Whether all is well.

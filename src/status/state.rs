@@ -5,6 +5,8 @@ use super::counts::Counts;
 use super::latency::Latencies;
 use crate::bundle::Fallback;
 use crate::report::ModelIdentity;
+use crate::sink::dicom_sr::Standing;
+use crate::source::dicom_scp;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -95,7 +97,11 @@ pub(super) struct State {
     /// Since when the broker is there, or away.
     pub(super) broker_since: Instant,
     pub(super) update: Option<Update>,
+    /// What the DICOM network has seen, where it is switched on.
+    pub(super) dicom: Option<dicom_scp::Watch>,
     pub(super) camera: Option<Camera>,
+    /// What goes back to the PACS, where anything does.
+    pub(super) results: Option<Standing>,
     /// See [`super::Status::urgent`].
     pub(super) urgent: u64,
 }
@@ -120,7 +126,9 @@ impl Default for State {
             broker: None,
             broker_since: now,
             update: None,
+            dicom: None,
             camera: None,
+            results: None,
             urgent: 0,
         }
     }

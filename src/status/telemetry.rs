@@ -8,6 +8,8 @@ use super::state::{State, Update};
 use crate::assess;
 use crate::bundle::Fallback;
 use crate::report::{Clock, Label, ModelIdentity};
+use crate::sink::dicom_sr::Standing;
+use crate::source::dicom_scp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
@@ -61,9 +63,15 @@ pub struct Telemetry {
     pub disks: BTreeMap<String, Disk>,
     /// Memory.
     pub memory: Memory,
+    /// The DICOM network, where it is switched on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dicom: Option<dicom_scp::Seen>,
     /// The camera, where the box has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub camera: Option<CameraSaid>,
+    /// What goes back to the PACS, where anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultsSaid>,
     /// The last update of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
@@ -138,6 +146,33 @@ pub struct CountsSaid {
     pub decoder_restarts: u64,
     /// How often the configuration was read again and taken.
     pub reloads: u64,
+}
+
+/// What goes back to the PACS, as telemetry says it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ResultsSaid {
+    /// Objects that wait for the PACS.
+    pub waiting: u64,
+    /// Objects that it does not take.
+    pub refused: u64,
+    /// Bytes that both take on disk.
+    pub bytes: u64,
+    /// Objects that it has acknowledged.
+    pub sent: u64,
+    /// Objects that were dropped unsent.
+    pub dropped: u64,
+    /// Why they wait, or why the last one was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl ResultsSaid {
+    fn of(standing: &Standing) -> Self {
+        let Standing { waiting, refused, bytes, sent, dropped, .. } = *standing;
+        let trouble = standing.trouble.as_ref().map(|(trouble, _)| trouble);
+        let error = trouble.or(standing.refusal.as_ref()).cloned();
+        Self { waiting, refused, bytes, sent, dropped, error }
+    }
 }
 
 /// The broker, as telemetry says it.
@@ -235,6 +270,7 @@ impl Telemetry {
             processors: Frequency::read(roots),
             disks: disks.collect(),
             memory: Memory::read(roots),
+            dicom: state.dicom.as_ref().map(dicom_scp::Watch::now),
             camera: state.camera.clone().map(|camera| CameraSaid {
                 connected: camera.mode.is_some(),
                 mode: camera.mode,
@@ -244,6 +280,7 @@ impl Telemetry {
                 losses: camera.losses,
                 reference: camera.has_reference,
             }),
+            results: state.results.as_ref().map(ResultsSaid::of),
             update: state.update.clone(),
             reload: state
                 .reload

@@ -59,6 +59,7 @@ pub fn render(telemetry: &Telemetry) -> String {
     identity(&mut text, telemetry);
     work(&mut text, telemetry);
     queues(&mut text, telemetry);
+    dicom(&mut text, telemetry);
     board(&mut text, telemetry);
     text.0
 }
@@ -134,6 +135,14 @@ fn queues(text: &mut Text, telemetry: &Telemetry) {
     text.known("unsent_reports", "gauge", "Reports that the broker has not acknowledged.", queue.unsent);
     text.known("outbox_bytes", "gauge", "What the outbox takes on disk.", queue.outbox_bytes);
     text.single("intake_open", "gauge", "Whether new images are taken.", flag(telemetry.intake.open));
+    if let Some(results) = &telemetry.results {
+        let help = "Results that wait for the PACS.";
+        text.single("waiting_results", "gauge", help, results.waiting as f64);
+        text.single("refused_results", "gauge", "Results that the PACS does not take.", results.refused as f64);
+        text.single("results_bytes", "gauge", "What these take on disk.", results.bytes as f64);
+        text.single("sent_results_total", "counter", "Results that the PACS has acknowledged.", results.sent as f64);
+        text.single("dropped_results_total", "counter", "Results that were dropped unsent.", results.dropped as f64);
+    }
     let broker = &telemetry.broker;
     text.single("broker_connected", "gauge", "Whether a connection to the broker stands.", flag(broker.connected));
     let help = "Connections to the broker since the start.";
@@ -143,6 +152,21 @@ fn queues(text: &mut Text, telemetry: &Telemetry) {
         text.single("camera_films_total", "counter", "Films that the camera has taken.", camera.films as f64);
         text.single("camera_losses_total", "counter", "How often the camera went away.", camera.losses as f64);
     }
+}
+
+fn dicom(text: &mut Text, telemetry: &Telemetry) {
+    let Some(dicom) = &telemetry.dicom else { return };
+    text.single("dicom_listening", "gauge", "Whether modalities can send.", flag(dicom.listening.is_some()));
+    text.single("dicom_associations", "gauge", "Associations at this moment.", dicom.associations as f64);
+    let accepted = dicom.accepted as f64;
+    text.single("dicom_accepted_associations_total", "counter", "Associations that were accepted.", accepted);
+    let rejected = "Associations that were rejected, by reason.";
+    text.by("dicom_rejected_associations_total", rejected, "reason", &dicom.rejected);
+    let broken = "Connections that were broken off, by reason.";
+    text.by("dicom_broken_connections_total", broken, "reason", &dicom.broken);
+    text.single("dicom_stored_instances_total", "counter", "Instances that were stored.", dicom.stored as f64);
+    let refused = "Instances that were refused, by reason.";
+    text.by("dicom_refused_instances_total", refused, "reason", &dicom.refused);
 }
 
 fn board(text: &mut Text, telemetry: &Telemetry) {
@@ -191,6 +215,7 @@ mod tests {
         let mut telemetry = status.telemetry(&Roots::default());
         telemetry.device = "a\"b\\c\nd".into();
         telemetry.latency_ms = Some(Default::default());
+        telemetry.results = Some(Default::default());
         let text = render(&telemetry);
         assert!(text.contains(r#"device="a\"b\\c\nd""#), "{text}");
         let mut typed = BTreeSet::new();

@@ -231,6 +231,34 @@ def wire():
     yield "unread", packet({"unread": 5})
 
 
+def association():
+    def pdu(kind, body):
+        return bytes([kind, 0]) + struct.pack(">I", len(body)) + body
+
+    def value(context, control, data):
+        return pdu(4, struct.pack(">IBB", len(data) + 2, context, control) + data)
+
+    def command(*elements):
+        parts = b""
+        for number, content in elements:
+            content += b"\0" * (len(content) % 2)
+            parts += struct.pack("<HHI", 0, number, len(content)) + content
+        return parts
+
+    short = lambda number: struct.pack("<H", number)
+    cr = b"1.2.840.10008.5.1.4.1.1.1"
+    store = command((2, cr), (0x100, short(1)), (0x110, short(7)), (0x800, short(0)), (0x1000, b"1.2.3.4.5"))
+    echo = command((2, b"1.2.840.10008.1.1"), (0x100, short(0x30)), (0x110, short(8)), (0x800, short(0x101)))
+    data = dicom(UID + ".1", pixels=b"\x40" * 256)
+    data = data[data.index(struct.pack("<HH", 8, 0x16)):]
+    release = pdu(5, b"\0" * 4)
+    yield "echo", b"\1" + value(1, 3, echo) + release
+    yield "store", b"\1" + value(3, 3, store) + value(3, 0, data[:200]) + value(3, 2, data[200:]) + release
+    yield "other", b"\1" + value(3, 3, store.replace(b"1.2.3.4.5", b"1.2.3.4.9")) + value(3, 2, data)
+    yield "abort", b"\1" + value(3, 3, store) + pdu(7, b"\0" * 4)
+    yield "web", b"\0GET / HTTP/1.1\r\n\r\n"
+
+
 def network():
     # The target writes its own, with the code that packs bundles.
     return ()
@@ -238,7 +266,7 @@ def network():
 
 def main():
     target, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-    makers = [radiograph, config, report, bundle, archive, command, network, wire]
+    makers = [radiograph, config, report, bundle, archive, command, association, network, wire]
     for name, content in {maker.__name__: maker for maker in makers}[target]():
         (folder / name).write_bytes(content)
 

@@ -3,6 +3,8 @@
 //! Every planted value holds one of a few marks that occur nowhere else: a word in texts, a run of digits in numbers and
 //! UIDs, a date in dates. To search for the marks finds every planted value, and a part of one too.
 
+#![allow(dead_code, reason = "every test file uses its own part of this")]
+
 use crate::common::Random;
 use crate::common::dicom::{Dataset, PIXELS, chest};
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};

@@ -7,7 +7,8 @@ use roentgen::assess::Assessor;
 use roentgen::config::Config;
 use roentgen::pipeline;
 use roentgen::pseudonym::Key;
-use roentgen::radiograph;
+use roentgen::radiograph::{self, dicom::Filing};
+use roentgen::sink::dicom_sr::Results;
 use roentgen::source::folder::arrived;
 use roentgen::source::folder::trial::{self, Answer};
 use roentgen::source::{decoder, process};
@@ -40,7 +41,16 @@ pub(crate) fn try_out() -> anyhow::Result<ExitCode> {
     let answer = match radiograph::open_file(&file, &config.limits, &key) {
         Ok(radiograph) => {
             let decode = started.elapsed();
-            let report = pipeline::judge(&radiograph, received_at, decode, &mut classifier, &assessor)?;
+            let of = |results| Results::unsent(results, &config.device, &key, &config.state_dir);
+            let results = config.dicom_results.as_ref().map(of);
+            let filing = results.as_ref().and_then(|_| Filing::of_file(&file, &config.limits));
+            let draw = filing.is_some() && results.as_ref().is_some_and(|results| results.maker().wants_picture());
+            let (report, picture) =
+                pipeline::judge_and_draw(&radiograph, received_at, decode, &mut classifier, &assessor, draw)?;
+            // Staged as the daemon does it: it releases them if it believes the report.
+            if let (Some(results), Some(filing)) = (&results, &filing) {
+                results.stage(&results.maker().make(filing, &report, picture.as_ref()))?;
+            }
             Answer::Report(Box::new(report))
         }
         Err(refusal) => Answer::Error { code: refusal.code, message: refusal.message },

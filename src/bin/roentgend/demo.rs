@@ -98,6 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         classifier: &mut classifier,
         sink: &mut sink,
         assessor: &assessor,
+        results: None,
         status: &status,
     };
     let ended = pipeline::run(line, &Mutex::new(outbox), &mut || {

@@ -2,12 +2,14 @@
 
 use crate::logging;
 use crate::model::{self, Active, Choice};
+use crate::status;
 use roentgen::bundle::{Fallback, SelfTest, Signer};
 use roentgen::config::Config;
 use roentgen::outbox;
 use roentgen::pseudonym::Key;
-use roentgen::sink::mqtt;
+use roentgen::sink::{dicom_sr, mqtt};
 use roentgen::source::decoder::Decoder;
+use roentgen::source::dicom_scp;
 use roentgen::source::process::Program;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -72,6 +74,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         checks.line(name, writable(&path), 1);
     }
     checks.line("moving", moving(&[folder.incoming.clone(), folder.done(), folder.rejected()]), 1);
+    if let Some(dicom) = &config.source.dicom {
+        checks.line("dicom", modalities(&config, dicom), crate::BAD_CONFIGURATION);
+    }
     checks.line("state_dir", writable(&config.state_dir), 1);
     checks.line("outbox", outbox(&config), 1);
     #[cfg(feature = "camera")]
@@ -80,6 +85,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     checks.line("key", key(&config), crate::BAD_CONFIGURATION);
     checks.line("broker", broker(&config), 1);
+    if let Some(results) = &config.dicom_results {
+        checks.line("PACS", dicom_sr::probe(results).map_or_else(Finding::Fail, Finding::Ok), 1);
+    }
     Ok(ExitCode::from(checks.exit_code))
 }
 
@@ -188,6 +196,33 @@ fn moving(folders: &[PathBuf]) -> Finding {
                 .into(),
         )
     }
+}
+
+/// Whether modalities could send to the box.
+fn modalities(config: &Config, dicom: &dicom_scp::Config) -> Finding {
+    if let Err(error) = dicom.tls() {
+        return Finding::Fail(error.to_string());
+    }
+    let (title, listen) = (&dicom.ae_title, &dicom.listen);
+    let tls = if dicom.tls_certificate.is_some() { "with TLS" } else { "without TLS" };
+    let found = format!("{title} on {listen} {tls}, for {}", dicom.allowed_peers.join(", "));
+    match std::net::TcpListener::bind(listen) {
+        // The daemon that runs has it, most of all.
+        Err(error)
+            if error.kind() == std::io::ErrorKind::AddrInUse
+                && status::is_running(&config.state_dir).is_ok_and(|runs| runs) => {}
+        Err(error) => {
+            return Finding::Warn(format!("{found}\ncannot listen there now: {error}; the daemon goes on trying"));
+        }
+        Ok(_) => {}
+    }
+    if dicom.is_open_to_all() {
+        return Finding::Warn(format!(
+            "{found}\nanybody who reaches the box may send to it: name titles and addresses in allowed_peers, or ask for \
+             certificates (tls_client_ca)"
+        ));
+    }
+    Finding::Ok(found)
 }
 
 fn outbox(config: &Config) -> Finding {

@@ -38,7 +38,9 @@ use roentgen::classifier::LoadError;
 use roentgen::config::ConfigError;
 use roentgen::outbox::OutboxError;
 use roentgen::pseudonym::KeyError;
+use roentgen::sink::dicom_sr::StartError;
 use roentgen::sink::mqtt::MqttError;
+use roentgen::source::dicom_scp::ScpError;
 use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -144,6 +146,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<BundleError>()
             || cause.is::<LoadError>()
             || cause.is::<MqttError>()
+            || matches!(cause.downcast_ref::<StartError>(), Some(StartError::File(_)))
+            || cause.is::<ScpError>()
             || cause.is::<KeyError>()
             || cause.is::<model::NoBundle>()
             || matches!(cause.downcast_ref::<OutboxError>(), Some(OutboxError::Schema { .. }))

@@ -64,15 +64,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Some(mut parts) = Parts::assemble(config, set_aside.as_ref(), &patience)? else { return stopped() };
     let setup = parts.setup();
     health.attend(&parts.config, parts.sink.side(), parts.camera(), setup);
+    status.dicom(parts.dicom());
     log::info!("{} takes images from {}", parts.config.device, parts.config.source.folder.incoming.display());
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
     let ended = loop {
-        let Parts { config, model, assessor, source, sink, broker_files, .. } = &mut parts;
+        let Parts { config, model, assessor, source, sink, results, broker_files, dicom_files, dicom_watch, .. } =
+            &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
-        let running =
-            Running { config, path: &arguments.config, bundle, is_fallback: fallback.is_some(), broker_files };
-        let line = Line { source, classifier, sink, assessor, status: &status };
+        let (path, is_fallback) = (&arguments.config, fallback.is_some());
+        let running = Running { config, path, bundle, is_fallback, broker_files, dicom_files, dicom_watch };
+        let line = Line { source, classifier, sink, assessor, results: results.as_ref(), status: &status };
         let mut change = None;
         let ended = pipeline::run(line, &outbox, &mut || {
             watchdog.turn();
@@ -88,6 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 parts.take(change)?;
                 let setup = parts.setup();
                 health.attend(&parts.config, parts.sink.side(), parts.camera(), setup);
+                status.dicom(parts.dicom());
                 outbox.get_mut().unwrap_or_else(PoisonError::into_inner).reconfigure(&parts.config.outbox);
                 reload::done(&reload, ticket, Ok(told));
             }
@@ -95,6 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     systemd::stopping();
+    parts.close_doors();
     // Closed before the goodbye, which takes its time.
     drop(outbox);
     parts.sink.close();

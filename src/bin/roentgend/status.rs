@@ -85,7 +85,7 @@ fn age(telemetry: &Telemetry) -> Option<u64> {
 }
 
 /// Whether a daemon holds the lock of this `state_dir`.
-fn is_running(state_dir: &Path) -> io::Result<bool> {
+pub(crate) fn is_running(state_dir: &Path) -> io::Result<bool> {
     let file = match File::open(state_dir.join("lock")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?,
@@ -147,6 +147,17 @@ fn print(config: &Config, health: &Health, telemetry: Option<&Telemetry>) {
             format!(
                 "{:.0} ms an image (p50 of the last {window}), {:.0} ms of it inference; p99 {:.0} ms",
                 total.p50, infer.p50, total.p99
+            ),
+        );
+    }
+    if let Some(dicom) = &telemetry.dicom {
+        let place = dicom.listening.as_ref().map_or_else(|| "does not listen".into(), |at| format!("listens on {at}"));
+        let (now, stored, refused) = (dicom.associations, dicom.stored, dicom.refused.values().sum::<u64>());
+        let rejected: u64 = dicom.rejected.values().sum();
+        line(
+            "dicom",
+            format!(
+                "{place}; {now} associations, {stored} instances stored, {refused} refused; {rejected} callers rejected"
             ),
         );
     }

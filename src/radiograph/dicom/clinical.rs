@@ -16,16 +16,18 @@ use crate::radiograph::{Refusal, RefusalCode};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::InMemDicomObject;
 
-/// SOP classes of radiographs. Those of several frames may hold just one.
-const SOP_CLASSES: [&str; 7] = [
+/// SOP classes of radiographs that are judged. Those of several frames may hold just one.
+pub const SOP_CLASSES: [&str; 6] = [
     uids::COMPUTED_RADIOGRAPHY_IMAGE_STORAGE,
     uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PRESENTATION,
-    uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PROCESSING,
     uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
     uids::MULTI_FRAME_GRAYSCALE_BYTE_SECONDARY_CAPTURE_IMAGE_STORAGE,
     uids::MULTI_FRAME_GRAYSCALE_WORD_SECONDARY_CAPTURE_IMAGE_STORAGE,
     uids::MULTI_FRAME_TRUE_COLOR_SECONDARY_CAPTURE_IMAGE_STORAGE,
 ];
+
+/// The SOP class of a detector's raw image: refused with a reason of its own.
+const RAW: &str = uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PROCESSING;
 
 /// Modalities under which radiographs come.
 const MODALITIES: [&str; 5] = ["CR", "DX", "RG", "OT", "SC"];
@@ -46,7 +48,7 @@ pub(super) fn check(object: &InMemDicomObject) -> Result<(), Refusal> {
     let modality = text(object, tags::MODALITY).map(|modality| modality.to_ascii_uppercase());
     // What holds no image is refused as such, whatever its modality is called.
     if object.get(tags::PIXEL_DATA).is_some() {
-        let wrong_class = sop_class.as_deref().is_some_and(|uid| !SOP_CLASSES.contains(&uid));
+        let wrong_class = sop_class.as_deref().is_some_and(|uid| !SOP_CLASSES.contains(&uid) && uid != RAW);
         let wrong_modality = modality.as_deref().is_some_and(|modality| !MODALITIES.contains(&modality));
         if wrong_class || wrong_modality {
             return Err(Refusal::new(
@@ -63,9 +65,7 @@ pub(super) fn check(object: &InMemDicomObject) -> Result<(), Refusal> {
         ));
     }
     let intent = text(object, tags::PRESENTATION_INTENT_TYPE);
-    if intent.is_some_and(|intent| intent.eq_ignore_ascii_case("FOR PROCESSING"))
-        || sop_class.as_deref() == Some(uids::DIGITAL_X_RAY_IMAGE_STORAGE_FOR_PROCESSING)
-    {
+    if intent.is_some_and(|intent| intent.eq_ignore_ascii_case("FOR PROCESSING")) || sop_class.as_deref() == Some(RAW) {
         return Err(unsupported("This is the detector's unprocessed image. Send the one that is shown to readers."));
     }
     Ok(())

@@ -8,11 +8,19 @@
 mod attributes;
 mod clinical;
 mod display;
+mod filing;
+mod object;
 mod pixels;
 mod stream;
+mod syntax;
 pub mod voi;
 
+pub use clinical::SOP_CLASSES;
+pub use filing::Filing;
+pub(crate) use filing::MAX_BYTES as MAX_FILING;
+pub use object::Object;
 pub(super) use stream::Start;
+pub use syntax::transfer_syntaxes;
 
 use super::{Limits, Origin, OriginKind, Pixels, Radiograph, Refusal, RefusalCode, guard};
 use crate::pseudonym::Key;
@@ -20,7 +28,8 @@ use attributes::ImageAttributes;
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use dicom_transfer_syntax_registry::{TransferSyntaxIndex, TransferSyntaxRegistry, entries};
-use stream::{DataSet, Syntax};
+use stream::DataSet;
+use syntax::Syntax;
 
 /// The stored values of a grey DICOM image, before any transformation.
 #[derive(Debug, Clone, PartialEq, Eq)]

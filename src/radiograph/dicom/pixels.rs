@@ -1,7 +1,7 @@
 //! From a DICOM object's pixel data to stored values, through the codec of its transfer syntax. Not their meaning.
 
 use super::attributes::{ImageAttributes, Photometric};
-use super::stream::{Coding, Syntax};
+use super::syntax::{Coding, Syntax};
 use super::{StoredImage, damaged, unsupported};
 use crate::radiograph::codec::{CodecError, Extent, jpeg, jpeg_ls, jpeg2000, rle};
 use crate::radiograph::{Limits, Refusal, raster};

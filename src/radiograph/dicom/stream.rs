@@ -6,6 +6,7 @@
 //! or an odd private element elsewhere in the file never gets that far.
 
 use super::super::{Limits, Refusal};
+use super::syntax::{DEFLATED, EXPLICIT, IMPLICIT, SYNTAXES, Syntax};
 use super::{damaged, unsupported};
 use dicom_core::dictionary::DataDictionary;
 use dicom_core::{Tag, VR};
@@ -13,54 +14,6 @@ use dicom_dictionary_std::{StandardDataDictionary, tags};
 use std::borrow::Cow;
 use std::io::{self, Read};
 use std::ops::Range;
-
-/// How the pixel data of a transfer syntax are coded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coding {
-    Native,
-    Rle,
-    Jpeg,
-    JpegLs,
-    Jpeg2000,
-}
-
-/// A transfer syntax that is supported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Syntax {
-    pub(super) uid: &'static str,
-    /// The standard's name for it, shortened.
-    pub(super) name: &'static str,
-    pub(super) coding: Coding,
-    explicit: bool,
-    pub(super) big_endian: bool,
-}
-
-/// A little-endian syntax with explicit VRs, as all encapsulated ones are.
-const fn explicit(uid: &'static str, name: &'static str, coding: Coding) -> Syntax {
-    Syntax { uid, name, coding, explicit: true, big_endian: false }
-}
-
-const IMPLICIT: Syntax =
-    Syntax { explicit: false, ..explicit("1.2.840.10008.1.2", "Implicit VR Little Endian", Coding::Native) };
-const EXPLICIT: Syntax = explicit("1.2.840.10008.1.2.1", "Explicit VR Little Endian", Coding::Native);
-const DEFLATED: Syntax = explicit("1.2.840.10008.1.2.1.99", "Deflated Explicit VR Little Endian", Coding::Native);
-
-/// Every transfer syntax that is read.
-const SYNTAXES: [Syntax; 13] = [
-    IMPLICIT,
-    EXPLICIT,
-    DEFLATED,
-    Syntax { big_endian: true, ..explicit("1.2.840.10008.1.2.2", "Explicit VR Big Endian", Coding::Native) },
-    explicit("1.2.840.10008.1.2.5", "RLE Lossless", Coding::Rle),
-    explicit("1.2.840.10008.1.2.4.50", "JPEG Baseline (Process 1)", Coding::Jpeg),
-    explicit("1.2.840.10008.1.2.4.51", "JPEG Extended (Process 2 and 4)", Coding::Jpeg),
-    explicit("1.2.840.10008.1.2.4.57", "JPEG Lossless (Process 14)", Coding::Jpeg),
-    explicit("1.2.840.10008.1.2.4.70", "JPEG Lossless (Process 14, Selection Value 1)", Coding::Jpeg),
-    explicit("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless", Coding::JpegLs),
-    explicit("1.2.840.10008.1.2.4.81", "JPEG-LS Near-Lossless", Coding::JpegLs),
-    explicit("1.2.840.10008.1.2.4.90", "JPEG 2000 Lossless", Coding::Jpeg2000),
-    explicit("1.2.840.10008.1.2.4.91", "JPEG 2000", Coding::Jpeg2000),
-];
 
 /// The elements that are handed to the parser, in ascending order. No element that can hold a name is among them.
 const KEPT: [Tag; 29] = [
@@ -127,6 +80,13 @@ impl Start {
     }
 }
 
+/// Which elements a walk picks out.
+struct Kept<'a> {
+    tags: &'a [Tag],
+    /// Whether they go to a parser, so that every one must be plain: see [`Header::is_plain`].
+    plain: bool,
+}
+
 /// A data set whose structure was found sound and within the limits.
 pub(super) struct DataSet<'a> {
     pub(super) syntax: Syntax,
@@ -139,6 +99,15 @@ pub(super) struct DataSet<'a> {
 impl<'a> DataSet<'a> {
     /// Finds the data set, inflates it where needed, and walks over all its elements.
     pub(super) fn find(bytes: &'a [u8], start: Start, limits: &Limits) -> Result<Self, Refusal> {
+        Self::keeping(bytes, start, limits, &Kept { tags: &KEPT, plain: true })
+    }
+
+    /// The same for other elements, of which nothing is parsed: see [`DataSet::values`].
+    pub(super) fn pick(bytes: &'a [u8], start: Start, limits: &Limits, tags: &[Tag]) -> Result<Self, Refusal> {
+        Self::keeping(bytes, start, limits, &Kept { tags, plain: false })
+    }
+
+    fn keeping(bytes: &'a [u8], start: Start, limits: &Limits, wanted: &Kept<'_>) -> Result<Self, Refusal> {
         let (syntax, offset) = match start {
             Start::Explicit => (EXPLICIT, 0),
             Start::Implicit => (IMPLICIT, 0),
@@ -147,13 +116,24 @@ impl<'a> DataSet<'a> {
         let rest = &bytes[offset..];
         let bytes = if syntax == DEFLATED { Cow::Owned(inflate(rest, limits)?) } else { Cow::Borrowed(rest) };
         let walk = Walk { bytes: &bytes, position: 0, big_endian: syntax.big_endian };
-        let kept = walk.check(syntax.explicit, limits)?;
+        let kept = walk.check(syntax.explicit, limits, wanted)?;
         Ok(Self { syntax, bytes, kept })
     }
 
     /// Whether it was inflated, and is an explicit one now.
     pub(super) fn inflated(&self) -> bool {
         matches!(self.bytes, Cow::Owned(_))
+    }
+
+    /// The values of the picked elements as they stand; of those that are no sequences.
+    pub(super) fn values(&self) -> impl Iterator<Item = (Tag, &[u8])> {
+        let Syntax { explicit, big_endian, .. } = self.syntax;
+        self.kept.iter().filter_map(move |range| {
+            let mut walk = Walk { bytes: &self.bytes, position: range.start, big_endian };
+            let header = walk.header(explicit).ok()?;
+            let is_plain = header.length.is_some() && header.vr != Some(VR::SQ);
+            Some((header.tag, self.bytes.get(walk.position..range.end)?)).filter(|_| is_plain)
+        })
     }
 
     /// Reads the elements that are to be parsed, one after the other.
@@ -261,9 +241,9 @@ const ITEM_END: Tag = Tag(0xfffe, 0xe00d);
 const SEQUENCE_END: Tag = Tag(0xfffe, 0xe0dd);
 
 impl<'a> Walk<'a> {
-    /// Walks to the end of the bytes; refuses what is too much, too deep or broken. Returns where the elements of
-    /// [`KEPT`] stand.
-    fn check(mut self, explicit: bool, limits: &Limits) -> Result<Vec<Range<usize>>, Refusal> {
+    /// Walks to the end of the bytes; refuses what is too much, too deep or broken. Returns where the wanted elements
+    /// stand.
+    fn check(mut self, explicit: bool, limits: &Limits, wanted: &Kept<'_>) -> Result<Vec<Range<usize>>, Refusal> {
         let mut levels: Vec<Level> = Vec::new();
         let mut kept = Vec::new();
         // Where the kept element begins that the walk is inside of.
@@ -288,10 +268,10 @@ impl<'a> Walk<'a> {
                 levels.last().map_or((false, explicit), |level| (level.sequence, level.explicit));
             let start = self.position;
             let header = self.header(explicit)?;
-            if levels.is_empty() && KEPT.contains(&header.tag) {
+            if levels.is_empty() && wanted.tags.contains(&header.tag) {
                 keeping = Some(start);
             }
-            if keeping.is_some() && !header.is_plain() {
+            if keeping.is_some() && wanted.plain && !header.is_plain() {
                 return Err(damaged());
             }
             let end = |length: u32| self.position + length as usize;

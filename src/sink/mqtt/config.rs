@@ -1,6 +1,7 @@
 //! The `[mqtt]` section: where the broker is and how to talk to it. Checked before any socket is opened.
 
 use crate::named_file;
+use crate::sink::tls;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -162,6 +163,16 @@ impl Config {
             ("mqtt.client_key", &self.client_key),
         ];
         files.into_iter().filter_map(|(key, file)| Some((key, file.as_deref()?)))
+    }
+
+    /// Those of them that TLS needs.
+    pub(super) fn tls_files(&self) -> tls::Files<'_> {
+        tls::Files {
+            authorities: ("mqtt.ca_file", self.ca_file.as_deref()),
+            certificate: ("mqtt.client_certificate", self.client_certificate.as_deref()),
+            key: ("mqtt.client_key", self.client_key.as_deref()),
+            whose: "the broker's",
+        }
     }
 
     /// The keep-alive interval.

@@ -25,11 +25,11 @@ pub mod command;
 mod config;
 mod link;
 mod side;
-mod tls;
 
 pub use config::{Address, Config, InvalidValue, check_topic_level};
 pub use side::{Received, Sent, Side};
 
+use super::tls;
 use super::{Sink, SinkError};
 use crate::bundle::Fallback;
 use crate::named_file::{self, FileError};
@@ -330,7 +330,7 @@ fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
         options.set_credentials(username, password.as_str());
     }
     if address.tls {
-        options.set_transport(Transport::tls_with_config(tls::client_config(config)?.into()));
+        options.set_transport(Transport::tls_with_config(tls::client_config(&config.tls_files())?.into()));
     }
     Ok(options)
 }

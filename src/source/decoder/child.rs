@@ -2,6 +2,7 @@
 
 use super::wire::{self, Answer, Request};
 use crate::pseudonym::Key;
+use crate::radiograph::dicom::MAX_FILING;
 use crate::radiograph::{self, Limits, phantom};
 use crate::source::process::{self, Bounds, Program, Running};
 use rustix::fd::OwnedFd;
@@ -50,13 +51,14 @@ impl Process {
     /// Starts one and has it decode an image that is known to be good. An error here is about the box, never about a file.
     pub(super) fn start(program: &Program, limits: &Limits, key: &Key) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let bounds = Bounds { memory: limits.decode_memory(), file: limits.max_pixels.saturating_mul(2) };
+        let written = limits.max_pixels.saturating_mul(2).saturating_add(MAX_FILING as u64);
+        let bounds = Bounds { memory: limits.decode_memory(), file: written };
         let child = program.start(Stdio::from(theirs), Stdio::null(), bounds)?;
         let mut process = Self { child, socket: ours, files: 0 };
         let image = memory()?;
         let png = radiograph::encode_png(&phantom::radiograph(1, 16)).unwrap_or_default();
         image.write_all_at(&png, 0)?;
-        let heard = match process.ask(&image, limits, key) {
+        let heard = match process.ask(&image, limits, key, false) {
             Ok(_pixels) => {
                 let until = Instant::now() + FIRST;
                 match process.hear(until)? {
@@ -80,11 +82,12 @@ impl Process {
         }
     }
 
-    /// Hands it a file; the pixels will be in what is returned.
-    pub(super) fn ask(&mut self, file: &File, limits: &Limits, key: &Key) -> io::Result<File> {
+    /// Hands it a file; the pixels will be in what is returned, and where `filing` asks for it, what a result is filed
+    /// under.
+    pub(super) fn ask(&mut self, file: &File, limits: &Limits, key: &Key, filing: bool) -> io::Result<File> {
         self.files += 1;
         let pixels = memory()?;
-        let request = Request { limits: limits.clone(), key: *key.bytes() };
+        let request = Request { limits: limits.clone(), key: *key.bytes(), filing };
         wire::send(&self.socket, &request, &[file.as_fd(), pixels.as_fd()])?;
         Ok(pixels)
     }

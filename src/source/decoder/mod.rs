@@ -20,6 +20,7 @@ pub use worker::serve;
 
 use super::process::{self, Program};
 use crate::pseudonym::Key;
+use crate::radiograph::dicom::Filing;
 use crate::radiograph::file::{NotRead, read_open};
 use crate::radiograph::{Limits, Radiograph, Refusal, RefusalCode, open_bytes};
 use child::{Heard, Process};
@@ -35,7 +36,7 @@ const MAX_KILLS: u32 = 3;
 /// not the last word about a file. For whoever tries out what a decoder in a stranger's hands could say.
 pub fn believed(packet: &[u8], memory: &File, limits: &Limits) -> Option<Result<Radiograph, Refusal>> {
     match Answer::of(packet)? {
-        Answer::Radiograph(header) => wire::get(header, memory, limits).map(Ok),
+        Answer::Radiograph(header) => wire::get(header, memory, limits).map(|(radiograph, _)| Ok(radiograph)),
         Answer::Refused(refused) => wire::refusal(refused).map(Err),
         Answer::Read | Answer::Unread(_) => None,
     }
@@ -49,6 +50,10 @@ pub struct Decoder {
     child: Option<Child>,
     job: Option<Job>,
     restarts: u64,
+    /// Whether it is picked out of DICOM files what a result is filed under.
+    wants_filing: bool,
+    /// That of the last radiograph.
+    filing: Option<Filing>,
 }
 
 /// A decoder process that is started when there is something to decode.
@@ -89,12 +94,23 @@ pub enum Failure {
 impl Decoder {
     /// Decodes in this process: for tools and tests.
     pub fn in_process(limits: Limits, key: Key) -> Self {
-        Self { limits, key, child: None, job: None, restarts: 0 }
+        Self { limits, key, child: None, job: None, restarts: 0, wants_filing: false, filing: None }
     }
 
     /// Decodes in a process that runs `program`, which calls [`serve`].
     pub fn in_child(program: Program, limits: Limits, key: Key) -> Self {
         Self { child: Some(Child { program, process: None }), ..Self::in_process(limits, key) }
+    }
+
+    /// Has it pick out of DICOM files what a result is filed under: patient and study. Else nobody ever reads these.
+    pub fn with_filing(mut self, wanted: bool) -> Self {
+        self.wants_filing = wanted;
+        self
+    }
+
+    /// What a result on the radiograph that was returned last is filed under, once.
+    pub fn take_filing(&mut self) -> Option<Filing> {
+        self.filing.take()
     }
 
     /// Starts the process, if there is to be one, so that what is wrong with it is seen at the start.
@@ -129,6 +145,7 @@ impl Decoder {
     /// What became of the file; `None` when that is not known at `until`, or when there is no file.
     pub fn poll(&mut self, until: Instant) -> Option<Result<Radiograph, Failure>> {
         let mut job = self.job.take()?;
+        self.filing = None;
         let done = match self.child {
             None => Some(self.decode_here(&job.file)),
             Some(_) => self.decode_there(&mut job, until),
@@ -143,24 +160,26 @@ impl Decoder {
         done
     }
 
-    fn decode_here(&self, file: &File) -> Result<Radiograph, Failure> {
+    fn decode_here(&mut self, file: &File) -> Result<Radiograph, Failure> {
         let bytes = read_open(file, &self.limits).map_err(|error| match error {
             NotRead::Refused(refusal) => Failure::Refused(refusal),
             NotRead::Failed(error) => Failure::Unread(error),
         })?;
-        open_bytes(&bytes, &self.limits, &self.key).map_err(Failure::Refused)
+        let radiograph = open_bytes(&bytes, &self.limits, &self.key).map_err(Failure::Refused)?;
+        self.filing = if self.wants_filing { Filing::of(&bytes, &self.limits) } else { None };
+        Ok(radiograph)
     }
 
     fn decode_there(&mut self, job: &mut Job, until: Instant) -> Option<Result<Radiograph, Failure>> {
         loop {
-            let Self { limits, key, child, .. } = self;
+            let Self { limits, key, child, wants_filing, .. } = self;
             let process = match child.as_mut()?.process(limits, key) {
                 Ok(process) => process,
                 Err(error) => return Some(Err(Failure::NoDecoder(error))),
             };
             let mut asked = match job.asked.take() {
                 Some(asked) => asked,
-                None => match process.ask(&job.file, limits, key) {
+                None => match process.ask(&job.file, limits, key, *wants_filing) {
                     Ok(pixels) => Asked { since: Instant::now(), pixels, is_read: false },
                     Err(error) => {
                         let was_idle = process.files > 1;
@@ -192,7 +211,10 @@ impl Decoder {
                     return Some(Err(Failure::Unread(io::Error::from_raw_os_error(code))));
                 }
                 Heard::Answer(Answer::Radiograph(header)) => match wire::get(header, &asked.pixels, limits) {
-                    Some(radiograph) => return Some(Ok(radiograph)),
+                    Some((radiograph, filing)) => {
+                        self.filing = filing;
+                        return Some(Ok(radiograph));
+                    }
                     None => "it answers with an image that cannot be".to_owned(),
                 },
                 Heard::Answer(Answer::Refused(refused)) => match wire::refusal(refused) {

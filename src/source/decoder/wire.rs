@@ -1,6 +1,7 @@
 //! What daemon and decoder say to each other: one JSON message a packet, with the file and the memory for its pixels
 //! going along as descriptors. Everything that the decoder answers is checked: it has read a stranger's file.
 
+use crate::radiograph::dicom::{Filing, MAX_FILING};
 use crate::radiograph::{Limits, Origin, Pixels, Radiograph, Refusal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{
@@ -28,6 +29,8 @@ pub(super) struct Request {
     pub(super) limits: Limits,
     /// Of the pseudonyms. Here, and not in the arguments or the environment, where other processes could read it.
     pub(super) key: [u8; 32],
+    /// Whether it is wanted what a result would be filed under.
+    pub(super) filing: bool,
 }
 
 /// What the decoder answers.
@@ -53,6 +56,9 @@ pub(super) struct Header {
     depth: u8,
     origin: Origin,
     applied: Vec<String>,
+    /// Bytes behind the pixels, of what a result is filed under.
+    #[serde(default)]
+    filing: u64,
 }
 
 /// A refusal as it travels.
@@ -106,13 +112,14 @@ pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<Owne
     Ok((received.bytes > 0).then_some((bytes, descriptors)))
 }
 
-/// Writes the pixels into the memory that the daemon will read, and says what they are.
-pub(super) fn put(radiograph: Radiograph, memory: &File) -> io::Result<Header> {
+/// Writes the pixels into the memory that the daemon will read, behind them what a result is filed under, and says what
+/// they are.
+pub(super) fn put(radiograph: Radiograph, filing: Option<&Filing>, memory: &File) -> io::Result<Header> {
     let Radiograph { width, height, pixels, origin, applied } = radiograph;
-    let depth = match pixels {
+    let (depth, end) = match pixels {
         Pixels::Grey8(levels) => {
             memory.write_all_at(&levels, 0)?;
-            1
+            (1, levels.len() as u64)
         }
         Pixels::Grey16(levels) => {
             let mut bytes = vec![0; CHUNK];
@@ -123,16 +130,18 @@ pub(super) fn put(radiograph: Radiograph, memory: &File) -> io::Result<Header> {
                 }
                 memory.write_all_at(bytes, (number * CHUNK) as u64)?;
             }
-            2
+            (2, levels.len() as u64 * 2)
         }
     };
-    Ok(Header { width, height, depth, origin, applied })
+    let sealed = filing.map(Filing::sealed).unwrap_or_default();
+    memory.write_all_at(&sealed, end)?;
+    Ok(Header { width, height, depth, origin, applied, filing: sealed.len() as u64 })
 }
 
-/// The radiograph of a header and its pixels; `None` where the two do not belong together, or no honest decoder would
-/// say such a thing.
-pub(super) fn get(header: Header, memory: &File, limits: &Limits) -> Option<Radiograph> {
-    let Header { width, height, depth, origin, applied } = header;
+/// The radiograph of a header and its pixels, and what a result is filed under; `None` where the parts do not belong
+/// together, or no honest decoder would say such a thing.
+pub(super) fn get(header: Header, memory: &File, limits: &Limits) -> Option<(Radiograph, Option<Filing>)> {
+    let Header { width, height, depth, origin, applied, filing } = header;
     let pixels =
         u64::from(width).checked_mul(height.into()).filter(|&pixels| pixels > 0 && pixels <= limits.max_pixels)?;
     let bytes = pixels.checked_mul(depth.into())?;
@@ -140,9 +149,17 @@ pub(super) fn get(header: Header, memory: &File, limits: &Limits) -> Option<Radi
         return None;
     }
     // What is there may be less than what was said; it is not more than this.
-    if memory.metadata().ok()?.len() != bytes {
+    if filing > MAX_FILING as u64 || memory.metadata().ok()?.len() != bytes.checked_add(filing)? {
         return None;
     }
+    let filing = match filing {
+        0 => None,
+        length => {
+            let mut sealed = vec![0; usize::try_from(length).ok()?];
+            memory.read_exact_at(&mut sealed, bytes).ok()?;
+            Some(Filing::unsealed(&sealed)?)
+        }
+    };
     let pixels = usize::try_from(pixels).ok()?;
     let pixels = match depth {
         1 => {
@@ -162,7 +179,7 @@ pub(super) fn get(header: Header, memory: &File, limits: &Limits) -> Option<Radi
         }
         _ => return None,
     };
-    Some(Radiograph { width, height, pixels, origin, applied })
+    Some((Radiograph { width, height, pixels, origin, applied }, filing))
 }
 
 /// The refusal as it came, if it is one that a decoder gives.
@@ -206,17 +223,18 @@ mod tests {
         let sixteen = Radiograph { pixels: Pixels::Grey16(words), ..eight.clone() };
         for radiograph in [eight, sixteen] {
             let memory = memory();
-            let header = put(radiograph.clone(), &memory).unwrap();
-            assert_eq!(get(header, &memory, &Limits::default()), Some(radiograph));
+            let header = put(radiograph.clone(), None, &memory).unwrap();
+            assert_eq!(get(header, &memory, &Limits::default()), Some((radiograph, None)));
         }
     }
 
     #[test]
     fn what_no_honest_decoder_says_is_nothing() {
         let memory = memory();
-        let honest = || put(sound(), &memory).unwrap();
+        let honest = || put(sound(), None, &memory).unwrap();
         assert!(get(honest(), &memory, &Limits::default()).is_some());
-        let spoiled: [fn(&mut Header); 9] = [
+        let spoiled: [fn(&mut Header); 10] = [
+            |header| header.filing = 8,
             |header| header.width = 41,
             |header| header.height = 0,
             |header| (header.width, header.height) = (u32::MAX, u32::MAX),

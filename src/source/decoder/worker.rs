@@ -3,6 +3,7 @@
 
 use super::wire::{self, Answer, Request};
 use crate::pseudonym::Key;
+use crate::radiograph::dicom::Filing;
 use crate::radiograph::file::{NotRead, read_open};
 use crate::radiograph::{Limits, Radiograph, Refusal};
 use rustix::fd::AsFd;
@@ -15,14 +16,15 @@ pub fn serve(mut decode: impl FnMut(&[u8], &Limits, &Key) -> Result<Radiograph, 
     let socket = io::stdin();
     let socket = socket.as_fd();
     while let Some((message, descriptors)) = wire::receive(socket)? {
-        let Request { limits, key } = serde_json::from_slice(&message)?;
+        let Request { limits, key, filing } = serde_json::from_slice(&message)?;
         let Ok([file, memory]) = <[_; 2]>::try_from(descriptors) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a request without its file"));
         };
         let decoded = match read_open(&File::from(file), &limits) {
             Ok(bytes) => {
                 wire::send(socket, &Answer::Read, &[])?;
-                decode(&bytes, &limits, &Key::from_bytes(key))
+                let decoded = decode(&bytes, &limits, &Key::from_bytes(key));
+                decoded.map(|radiograph| (radiograph, filing.then(|| Filing::of(&bytes, &limits)).flatten()))
             }
             Err(NotRead::Refused(refusal)) => Err(refusal),
             Err(NotRead::Failed(error)) => {
@@ -32,7 +34,9 @@ pub fn serve(mut decode: impl FnMut(&[u8], &Limits, &Key) -> Result<Radiograph, 
             }
         };
         let answer = match decoded {
-            Ok(radiograph) => Answer::Radiograph(wire::put(radiograph, &File::from(memory))?),
+            Ok((radiograph, filing)) => {
+                Answer::Radiograph(wire::put(radiograph, filing.as_ref(), &File::from(memory))?)
+            }
             Err(refusal) => Answer::Refused(refusal.into()),
         };
         wire::send(socket, &answer, &[])?;

@@ -96,7 +96,8 @@ impl Folder {
         };
         self.open_intake();
         self.delayed.remove(&path);
-        Ok(Some(self.item(path, identity, since.elapsed(), content)))
+        let filing = self.decoder.take_filing();
+        Ok(Some(Item { filing, ..self.item(path, identity, since.elapsed(), content) }))
     }
 
     /// What it comes to that a file could not be read: a refusal, or nothing, being tried again later or gone.
@@ -150,7 +151,7 @@ impl Folder {
     }
 
     fn item(&self, handle: PathBuf, identity: Identity, decode: Duration, content: Content) -> Item {
-        Item { handle, received_at: identity.arrived(SystemTime::now()), decode, content }
+        Item { handle, received_at: identity.arrived(SystemTime::now()), decode, content, filing: None }
     }
 
     /// Starts the next trial, if one waits and none runs.

@@ -28,8 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The pause after a trial that has shown nothing.
 const PAUSE: Duration = Duration::from_secs(20);
 
-/// Bytes that a trial may write: a report has a few thousand.
+/// Bytes of its answer that are read: a report has a few thousand.
 const MAX_ANSWER: u64 = 4 << 20;
+
+/// Bytes that one file may have which a trial writes: its answer, or a picture for the PACS, of about 4 MB.
+const MAX_WRITTEN: u64 = 32 << 20;
 
 /// How often a trial may be ended by a signal that others send before that is taken for the file's doing.
 const MAX_KILLS: u32 = 5;
@@ -155,7 +158,7 @@ impl Trials {
     fn spawn(&self, file: File) -> io::Result<(process::Running, File)> {
         let answer = File::from(memfd_create("roentgen", MemfdFlags::CLOEXEC)?);
         let output = Stdio::from(answer.try_clone()?);
-        let bounds = Bounds { file: MAX_ANSWER, ..Bounds::NONE };
+        let bounds = Bounds { file: MAX_WRITTEN, ..Bounds::NONE };
         Ok((self.program.start(Stdio::from(file), output, bounds)?, answer))
     }
 

@@ -12,13 +12,15 @@ use roentgen::config::Config;
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::report::Clock;
+use roentgen::sink::dicom_sr::Results;
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
 use roentgen::source::camera;
 use roentgen::source::decoder::Decoder;
+use roentgen::source::dicom_scp::{Provider, Scp, Watch};
 use roentgen::source::folder::{Folder, trial::CONFIG};
 use roentgen::source::process::Program;
-use roentgen::source::spool::{self, Keep, Spool};
+use roentgen::source::spool::{Door, Keep, Spool};
 use roentgen::status::Setup;
 use std::io;
 use std::path::absolute;
@@ -30,9 +32,17 @@ pub(super) struct Parts {
     pub(super) model: Active,
     pub(super) assessor: Assessor,
     pub(super) source: Doors,
+    /// What modalities send to; `None` where the configuration has none.
+    dicom: Option<Scp>,
+    /// What it has seen, whichever it was.
+    pub(super) dicom_watch: Watch,
+    /// The files that its TLS was made with.
+    pub(super) dicom_files: Stamps,
     /// What fills the camera's spool.
     camera: Option<camera::Door>,
     pub(super) sink: MqttSink,
+    /// What goes back to the PACS, where anything does.
+    pub(super) results: Option<Results>,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
     /// What the status says of a broken outbox as long as this process lives.
@@ -51,7 +61,13 @@ impl Parts {
         // Not the camera, whose spool the source has opened before.
         let Some(source) = patience.until(|| source(&config))? else { return Ok(None) };
         let camera = camera(&config)?;
-        let broker_files = reload::stamps(&config)?;
+        let mut results = results(&config)?;
+        if let Some(results) = &mut results {
+            results.begin()?;
+        }
+        let broker_files = reload::stamps(&config, &["mqtt", "dicom_results"])?;
+        let (dicom_files, dicom_watch) = (reload::stamps(&config, &["source.dicom"])?, Watch::default());
+        let dicom = dicom(&config, &dicom_watch)?;
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             reason: aside.reason.clone(),
@@ -60,7 +76,22 @@ impl Parts {
         });
         let online = online(&assessor, &model, outbox_set_aside.clone());
         let sink = MqttSink::start(&config.mqtt, &config.device, &online)?;
-        Ok(Some(Self { config, model, assessor, source, camera, sink, broker_files, outbox_set_aside }))
+        // Last: nobody is asked in before all else works.
+        let dicom = dicom.map(listen).transpose()?;
+        Ok(Some(Self {
+            config,
+            model,
+            assessor,
+            source,
+            dicom,
+            dicom_watch,
+            dicom_files,
+            camera,
+            sink,
+            results,
+            broker_files,
+            outbox_set_aside,
+        }))
     }
 
     /// What the box says of itself.
@@ -78,6 +109,16 @@ impl Parts {
         }
     }
 
+    /// What is seen of the DICOM network, where it is switched on.
+    pub(super) fn dicom(&self) -> Option<Watch> {
+        self.config.source.dicom.as_ref().map(|_| self.dicom_watch.clone())
+    }
+
+    /// Takes nothing more from the network.
+    pub(super) fn close_doors(&mut self) {
+        self.dicom = None;
+    }
+
     /// A handle on the camera.
     pub(super) fn camera(&self) -> Option<camera::Remote> {
         self.camera.as_ref().map(camera::Door::remote)
@@ -85,7 +126,7 @@ impl Parts {
 
     /// Puts in what a reload made. Only the system can fail here (no thread to be had), not the configuration.
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
-        let Change { config, model, assessor, source, trial, broker, .. } = change;
+        let Change { config, model, assessor, source, trial, broker, results, dicom, .. } = change;
         let new_model = model.is_some();
         self.config = config;
         if let Some(model) = model {
@@ -101,6 +142,20 @@ impl Parts {
             self.camera = camera(&self.config)?;
         }
         self.source.try_with(&trial);
+        if let Some(results) = results {
+            // The old one ends first: two would send the same.
+            self.results = None;
+            self.results = results;
+        }
+        if let Some(results) = &mut self.results {
+            results.begin().context("cannot go on with the new configuration")?;
+        }
+        if let Some((provider, files)) = dicom {
+            // The old one first: both may be for the same port.
+            self.dicom = None;
+            self.dicom_files = files;
+            self.dicom = provider.map(listen).transpose()?;
+        }
         let online = online(&self.assessor, &self.model, self.outbox_set_aside.clone());
         if let Some((prepared, files)) = broker {
             // The old one says goodbye first: two of one name would throw each other out.
@@ -119,24 +174,61 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
     Ok(Assessor::new(bundle, &config.device, config.report.clone())?)
 }
 
+/// What sends results back to the PACS; it has not begun to.
+pub(super) fn results(config: &Config) -> anyhow::Result<Option<Results>> {
+    let Some(results) = &config.dicom_results else {
+        let left = config.state_dir.join("results");
+        if left.exists() {
+            let left = left.display();
+            log::warn!(
+                "{left} holds what was to go to a PACS, with patients' names, and no [dicom_results] sends it: remove it"
+            );
+        }
+        return Ok(None);
+    };
+    let key = Key::load_or_create(&config.key())?;
+    Ok(Some(Results::new(results, &config.device, &key, &config.state_dir)?))
+}
+
 /// The doors into the box.
 pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     let key = Key::load_or_create(&config.key())?;
     // A process for each door.
-    let decoder = || Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key.clone());
+    let decoder = || {
+        Decoder::in_child(Program::this(["decode-worker"]), config.limits.clone(), key.clone())
+            .with_filing(config.dicom_results.is_some())
+    };
     let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
         .with_retention(&config.source.folder, time)
         .with_trials(trial(config)?, &config.state_dir);
     let mut doors = Doors::new(folder);
-    if config.source.camera.is_some() {
+    // What was taken while a door was open is reported also when it is closed.
+    let dicom = &config.source.dicom;
+    if dicom.is_some() || Spool::has_any(&config.state_dir, Door::Dicom) {
+        let spool = Spool::open(&config.state_dir, Door::Dicom, &config.reserve)?;
+        let keep = dicom.as_ref().map_or_else(Keep::default, |dicom| dicom.keep());
+        doors.add(spool.watch(&keep, decoder(), trial(config)?)?);
+    }
+    if config.source.camera.is_some() || Spool::has_any(&config.state_dir, Door::Camera) {
         doors.add(camera_spool(config)?.watch(&Keep::default(), decoder(), trial(config)?)?);
     }
     Ok(doors)
 }
 
+/// What is to serve modalities, if anything is; it does not listen yet.
+pub(super) fn dicom(config: &Config, watch: &Watch) -> anyhow::Result<Option<Provider>> {
+    let Some(dicom) = &config.source.dicom else { return Ok(None) };
+    let spool = Spool::open(&config.state_dir, Door::Dicom, &config.reserve)?;
+    Ok(Some(Provider::prepare(dicom, spool, config.limits.max_file_bytes, watch.clone())?))
+}
+
+fn listen(provider: Provider) -> anyhow::Result<Scp> {
+    provider.start().context("cannot start the thread that listens to modalities")
+}
+
 fn camera_spool(config: &Config) -> anyhow::Result<Spool> {
-    Ok(Spool::open(&config.state_dir, spool::Door::Camera, &config.reserve)?)
+    Ok(Spool::open(&config.state_dir, Door::Camera, &config.reserve)?)
 }
 
 /// What fills the camera's spool, where there is a camera. It finds out by itself whether it is plugged in.

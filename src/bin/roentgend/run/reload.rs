@@ -10,8 +10,10 @@ use roentgen::assess::Assessor;
 use roentgen::bundle::{Bundle, Store, sha256_hex};
 use roentgen::config::Config;
 use roentgen::reload::{Outcome, Reload, Ticket, Wish};
+use roentgen::sink::dicom_sr::Results;
 use roentgen::sink::mqtt::{MqttSink, Prepared};
 use roentgen::source::Doors;
+use roentgen::source::dicom_scp::{Provider, Watch};
 use roentgen::source::process::Program;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +27,10 @@ const FIXED: [&str; 2] = ["state_dir", "device"];
 const OF_MODEL: [&str; 4] = ["bundle", "bundles", "backend", "engine"];
 
 /// The keys that the doors into the box are made from.
-const OF_SOURCE: [&str; 3] = ["source", "limits", "reserve"];
+const OF_SOURCE: [&str; 4] = ["source", "limits", "reserve", "dicom_results"];
+
+/// The keys that the provider of the DICOM network is made from.
+const OF_DICOM: [&str; 3] = ["source.dicom", "limits.max_file_bytes", "reserve"];
 
 /// What runs at the moment.
 pub(super) struct Running<'a> {
@@ -37,6 +42,10 @@ pub(super) struct Running<'a> {
     pub(super) is_fallback: bool,
     /// What the connection to the broker was made with.
     pub(super) broker_files: &'a Stamps,
+    /// What the DICOM network's TLS was made with.
+    pub(super) dicom_files: &'a Stamps,
+    /// What was seen of that network.
+    pub(super) dicom_watch: &'a Watch,
 }
 
 /// A change that can be made: all that it needs is there.
@@ -46,10 +55,14 @@ pub(super) struct Change {
     pub(super) model: Option<Active>,
     pub(super) assessor: Option<Assessor>,
     pub(super) source: Option<Doors>,
+    /// What sends results to the PACS from now on, where that changes; it has not begun to.
+    pub(super) results: Option<Option<Results>>,
     /// Who judges suspects by this configuration.
     pub(super) trial: Program,
     /// The connection to the broker, where it is to be made anew: the files that it needs are read, and never again for it.
     pub(super) broker: Option<(Prepared, Stamps)>,
+    /// What serves modalities from then on, where that changes; nobody, where the door is closed.
+    pub(super) dicom: Option<(Option<Provider>, Stamps)>,
     /// What changes, in words.
     pub(super) told: String,
 }
@@ -110,9 +123,9 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
         }
     }
     // Looked at before they are read: what is replaced in between is noticed the next time.
-    let files = stamps(&new)?;
+    let (files, dicom_files) = (stamps(&new, &["mqtt", "dicom_results"])?, stamps(&new, &["source.dicom"])?);
     let reconnect = touches(&["mqtt"]) || files != *running.broker_files;
-    let broker = if reconnect { Some((MqttSink::prepare(&new.mqtt, &new.device)?, files)) } else { None };
+    let broker = if reconnect { Some((MqttSink::prepare(&new.mqtt, &new.device)?, files.clone())) } else { None };
     let model = if touches(&OF_MODEL) || running.is_fallback || !is_active(running.bundle, &new) {
         let active = model::load_active(&new, &Choice::of_daemon(&new), &mut *beat)?;
         match &active.fallback {
@@ -129,16 +142,26 @@ fn prepare(ticket: Ticket, new: Config, running: &Running, beat: &mut dyn FnMut(
         None => None,
     };
     let source = if touches(&OF_SOURCE) { Some(parts::source(&new)?) } else { None };
+    let results =
+        if touches(&["dicom_results"]) || files != *running.broker_files { Some(parts::results(&new)?) } else { None };
+    let dicom = if touches(&OF_DICOM) || dicom_files != *running.dicom_files {
+        Some((parts::dicom(&new, running.dicom_watch)?, dicom_files))
+    } else {
+        None
+    };
     if let Some(model) = &model {
         let manifest = model.bundle.manifest();
         changed.push(format!("now {} {}", manifest.name, manifest.version));
     }
-    if broker.is_some() && changed.is_empty() {
-        changed.push("files of the section [mqtt]".into());
+    if changed.is_empty() {
+        let of_files =
+            [("sections [mqtt] and [dicom_results]", broker.is_some()), ("section [source.dicom]", dicom.is_some())];
+        let renewed = of_files.into_iter().filter(|(_, is_renewed)| *is_renewed);
+        changed.extend(renewed.map(|(sections, _)| format!("files of the {sections}")));
     }
     let told = changed.join(", ");
     let trial = parts::trial(&new)?;
-    let change = Change { ticket, config: new, model, assessor, source, trial, broker, told };
+    let change = Change { ticket, config: new, model, assessor, source, results, trial, broker, dicom, told };
     Ok((!change.told.is_empty()).then_some(change))
 }
 
@@ -178,16 +201,17 @@ fn is_under(key: &str, section: &str) -> bool {
     key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// The files that `[mqtt]` names (certificates, keys, a password), each with what tells that it was replaced.
+/// The files that sections name (certificates, keys, a password), each with what tells that it was replaced.
 pub(super) type Stamps = BTreeMap<String, Option<(u64, i64, i64, u64)>>;
 
 /// How they lie there now.
-pub(super) fn stamps(config: &Config) -> anyhow::Result<Stamps> {
+pub(super) fn stamps(config: &Config, sections: &[&str]) -> anyhow::Result<Stamps> {
     let stamp = |path: &str| {
         let metadata = std::fs::metadata(path).ok()?;
         Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))
     };
-    let values = keys(config)?.into_iter().filter(|(key, _)| is_under(key, "mqtt")).map(|(_, value)| value);
+    let is_theirs = |key: &str| sections.iter().any(|section| is_under(key, section));
+    let values = keys(config)?.into_iter().filter(|(key, _)| is_theirs(key)).map(|(_, value)| value);
     let paths = values.filter_map(|value| value.as_str().filter(|text| text.starts_with('/')).map(str::to_owned));
     Ok(paths.map(|path| (path.clone(), stamp(&path))).collect())
 }
@@ -221,11 +245,11 @@ mod tests {
         let path = folder.path().join("password");
         let config = config(&format!("[mqtt]\nusername = \"a\"\npassword_file = {path:?}\n"));
         std::fs::write(&path, "one").unwrap();
-        let first = stamps(&config).unwrap();
+        let first = stamps(&config, &["mqtt"]).unwrap();
         assert_eq!(first.len(), 1);
-        assert_eq!(stamps(&config).unwrap(), first);
+        assert_eq!(stamps(&config, &["mqtt"]).unwrap(), first);
         std::fs::write(folder.path().join("new"), "two").unwrap();
         std::fs::rename(folder.path().join("new"), &path).unwrap();
-        assert_ne!(stamps(&config).unwrap(), first);
+        assert_ne!(stamps(&config, &["mqtt"]).unwrap(), first);
     }
 }

@@ -1,7 +1,7 @@
-//! TLS for `mqtts://`: rustls with one crypto library (ring), trusting the system's certificate authorities or those of
-//! `ca_file`, showing the box's own certificate where the broker asks for one. No way to switch verification off.
+//! TLS to a broker or a PACS: rustls with one crypto library (ring), trusting the system's certificate authorities or those
+//! that the configuration names, showing the box's own certificate where it is asked for one. No way to switch
+//! verification off.
 
-use super::{Config, MqttError};
 use crate::named_file::{self, FileError, pem};
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore, crypto::ring};
 use std::io;
@@ -16,27 +16,39 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-const CA: &str = "mqtt.ca_file";
-const CERTIFICATE: &str = "mqtt.client_certificate";
-const KEY: &str = "mqtt.client_key";
+/// A key of the configuration and the file that it names.
+type Named<'a> = (&'static str, Option<&'a Path>);
+
+/// The files that a section names for TLS.
+pub(super) struct Files<'a> {
+    /// Whom to trust; the system's authorities where absent.
+    pub(super) authorities: Named<'a>,
+    /// The box's own certificate.
+    pub(super) certificate: Named<'a>,
+    /// Its key.
+    pub(super) key: Named<'a>,
+    /// Whose authority it is, for an error: "the broker's".
+    pub(super) whose: &'static str,
+}
 
 /// The client's side of TLS.
-pub(super) fn client_config(config: &Config) -> Result<ClientConfig, MqttError> {
+pub(super) fn client_config(files: &Files<'_>) -> Result<ClientConfig, FileError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| MqttError::Start(io::Error::other(error)))?
-        .with_root_certificates(authorities(config)?);
-    match (&config.client_certificate, &config.client_key) {
-        (Some(certificate), Some(key)) => {
-            let chain = pem::certificates(CERTIFICATE, &named_file::locate(CERTIFICATE, certificate)?)?;
-            let path = named_file::locate(KEY, key)?;
-            let key = pem::private_key(KEY, &path)?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| {
+        // The library has been built without them.
+        .map_err(|error| FileError::unusable(files.authorities.0, Path::new(""), error.to_string()))?
+        .with_root_certificates(authorities(files)?);
+    match (files.certificate, files.key) {
+        ((of, Some(certificate)), (key, Some(file))) => {
+            let chain = pem::certificates(of, &named_file::locate(of, certificate)?)?;
+            let path = named_file::locate(key, file)?;
+            let secret = pem::private_key(key, &path)?;
+            builder.with_client_auth_cert(chain, secret).map_err(|error| {
                 let problem = match error {
-                    Error::InconsistentKeys(_) => "it is not the key of mqtt.client_certificate".into(),
-                    other => format!("with mqtt.client_certificate it cannot be used: {other}"),
+                    Error::InconsistentKeys(_) => format!("it is not the key of {of}"),
+                    other => format!("with {of} it cannot be used: {other}"),
                 };
-                FileError::unusable(KEY, &path, problem).into()
+                FileError::unusable(key, &path, problem)
             })
         }
         _ => Ok(builder.with_no_client_auth()),
@@ -44,19 +56,20 @@ pub(super) fn client_config(config: &Config) -> Result<ClientConfig, MqttError> 
 }
 
 /// Whom to trust.
-fn authorities(config: &Config) -> Result<RootCertStore, MqttError> {
-    let path = match &config.ca_file {
-        Some(value) => named_file::locate(CA, value)?,
+fn authorities(files: &Files<'_>) -> Result<RootCertStore, FileError> {
+    let (key, file) = files.authorities;
+    let path = match file {
+        Some(value) => named_file::locate(key, value)?,
         None => SYSTEM_BUNDLES.map(PathBuf::from).into_iter().find(|path| path.exists()).ok_or_else(|| {
-            let problem = "mqtts:// needs it here: this system has no list of trusted certificate authorities \
-                           (package ca-certificates)";
-            FileError::unusable(CA, Path::new(""), problem)
+            let problem = "TLS needs it here: this system has no list of trusted certificate authorities (package \
+                           ca-certificates)";
+            FileError::unusable(key, Path::new(""), problem)
         })?,
     };
-    Ok(pem::authorities(CA, &path, "the broker's")?)
+    pem::authorities(key, &path, files.whose)
 }
 
-/// What a failed TLS connection means and what to do, where that is known; else `None`.
+/// What a failed TLS connection to the broker means and what to do, where that is known; else `None`.
 pub(super) fn advice(error: &io::Error) -> Option<&'static str> {
     let error = error.get_ref()?.downcast_ref::<Error>()?;
     Some(match error {

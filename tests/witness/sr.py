@@ -1,0 +1,68 @@
+"""Reads structured reports with pydicom and highdicom, and prints what they hold as JSON, a line a file. Not a test.
+
+Usage: sr.py FILE...
+"""
+
+import json
+import sys
+
+import highdicom
+import pydicom
+from pydicom.sr.codedict import codes
+
+
+def code(item):
+    value = item.ConceptCodeSequence[0]
+    return [value.CodeValue, value.CodingSchemeDesignator, value.CodeMeaning]
+
+
+def read(path):
+    document = highdicom.sr.srread(path)
+    groups = []
+    for group in document.content.get_image_measurement_groups():
+        name = highdicom.sr.CodedConcept("111012", "DCM", "Certainty of Finding")
+        (measurement,) = group.get_measurements(name=name)
+        finding = group.finding_type
+        groups.append({
+            "tracking": group.tracking_identifier,
+            "finding": [finding.value, finding.scheme_designator],
+            "percent": float(measurement.value),
+            "unit": [measurement.unit.value, measurement.unit.scheme_designator],
+            "source": str(group.source_images[0].referenced_sop_instance_uid) if group.source_images else None,
+        })
+    evaluations = next(
+        item for item in document.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "C0034375"
+    )
+    decision, reasons, comments = None, [], []
+    for item in evaluations.ContentSequence:
+        name = item.ConceptNameCodeSequence[0].CodeValue
+        if name == "decision":
+            decision = code(item)
+        elif name == "reason":
+            reasons.append(code(item) + [item.ContentSequence[0].TextValue])
+        elif name == "121106":
+            comments.append(item.TextValue)
+    (evidence,) = document.CurrentRequestedProcedureEvidenceSequence
+    return {
+        "sop_class": document.SOPClassUID,
+        "instance": document.SOPInstanceUID,
+        "study": document.StudyInstanceUID,
+        "series": document.SeriesInstanceUID,
+        "patient": str(document.PatientName),
+        "patient_id": document.PatientID,
+        "title": document.ConceptNameCodeSequence[0].CodeValue,
+        "flags": [document.CompletionFlag, document.VerificationFlag, document.PreliminaryFlag],
+        "evidence": [
+            evidence.StudyInstanceUID,
+            evidence.ReferencedSeriesSequence[0].SeriesInstanceUID,
+            evidence.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID,
+        ],
+        "groups": groups,
+        "decision": decision,
+        "reasons": reasons,
+        "comments": comments,
+    }
+
+
+for path in sys.argv[1:]:
+    print(json.dumps(read(path)))

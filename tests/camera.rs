@@ -186,6 +186,23 @@ fn every_film_is_reported_once_over_removal_movement_restart_and_commands() {
     let_time_pass();
     camera.show(&lying(9.0), &film(1));
     reports(1);
+    // The lamp goes off and on again, and a sheet of paper covers the film: it has not left.
+    camera.show(&Scene { lamp: [0.02, 0.0, 0.0, 0.0], ..lying(9.0) }, &film(1));
+    let_time_pass();
+    camera.show(&lying(9.0), &film(1));
+    let_time_pass();
+    let paper = Picture::of_bytes(2, 2, &[200; 4]);
+    camera.show(&lying(9.0), &paper);
+    let_time_pass();
+    camera.show(&lying(9.0), &film(1));
+    reports(1);
+    // A wish that the unplugged camera could not meet is not met later.
+    camera.unplug();
+    wait_for("word that it is away", || said(&received)["camera"]["connected"] == false);
+    publish(place.port, "capture", r#"{"id":"c-x"}"#);
+    wait_for("a refusal", || answer(&received, "c-x").is_some_and(|(stage, _)| stage == "failed"));
+    camera.plug();
+    reports(1);
     camera.show(&empty(), &film(1));
     let_time_pass();
     camera.show(&lying(0.0), &film(2));
@@ -253,6 +270,8 @@ fn a_camera_may_be_unplugged_twenty_times() {
         }
         camera.unplug();
         wait_for("its loss", || lines("tried again until it is back") == time + 1);
+        let maps = fs::read_to_string(folder.join("maps")).unwrap();
+        assert_eq!(maps.lines().filter(|line| line.contains("fake-camera")).count(), 0, "{maps}");
     }
     camera.plug();
     wait_for("the camera", || lines("YUYV 800x600") == 21);

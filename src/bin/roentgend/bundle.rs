@@ -265,7 +265,7 @@ impl Place {
 
 /// Says so where `state_dir` is another user's: root would follow every link that this user puts there, and what root makes
 /// the daemon can read but not change.
-fn warn_of_other_user(state_dir: &Path) {
+pub(crate) fn warn_of_other_user(state_dir: &Path) {
     // The owner of a process's entry in /proc is its effective user.
     let owner = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.uid());
     if let (Ok(owner), Ok(this)) = (owner(state_dir), owner(Path::new("/proc/self")))

@@ -9,7 +9,7 @@ use roentgen::source::camera::flatten::Light;
 use roentgen::source::camera::format::Mode;
 use roentgen::source::camera::kept::Kept;
 use roentgen::source::camera::names::{Known, Roots};
-use roentgen::source::camera::{self, Eye, Grey, Point, develop, door, find};
+use roentgen::source::camera::{self, Eye, Grey, Point, develop, film, find};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -158,7 +158,7 @@ fn preview(arguments: &Preview) -> anyhow::Result<ExitCode> {
 }
 
 fn write(path: &Path, picture: &Grey, is_deep: bool) -> anyhow::Result<()> {
-    let png = door::encoded(picture, is_deep).context("the film's picture could not be written as PNG")?;
+    let png = film::encoded(picture, is_deep).context("the film's picture could not be written as PNG")?;
     std::fs::write(path, png).with_context(|| format!("cannot write {}", path.display()))?;
     say!("{}  {} × {} pixels", path.display(), picture.width(), picture.height());
     Ok(())
@@ -194,6 +194,7 @@ fn reference(arguments: &Reference) -> anyhow::Result<ExitCode> {
     let Some(settings) = &config.source.camera else {
         bail!("{} has no section [source.camera]", arguments.config.display());
     };
+    crate::bundle::warn_of_other_user(&config.state_dir);
     let (frame, _) = settled(settings)?;
     let light = Light::of_empty(&frame).map_err(anyhow::Error::msg)?;
     let kept = Kept::new(&config.state_dir);

@@ -2,7 +2,7 @@
 //! frames show.
 
 use super::Config;
-use super::door::{Away, Eye};
+use super::eye::{Away, Eye};
 use super::ffi::{Handle, Size, Stream};
 use super::format::{Decoder, Layout, Mode, PixelFormat, best};
 use super::grey::Grey;
@@ -62,7 +62,12 @@ fn modes(handle: &Handle) -> (Vec<Mode>, Vec<String>) {
             others.push(String::from_utf8_lossy(&code).trim().chars().filter(char::is_ascii_graphic).collect());
             continue;
         };
-        for (width, height) in sizes(&handle.sizes(code)) {
+        let mut offered = sizes(&handle.sizes(code));
+        // Some drivers name no sizes: then the one that is set.
+        if offered.is_empty() {
+            offered.extend(handle.current().ok());
+        }
+        for (width, height) in offered {
             modes.push(Mode { format, width, height, rate: handle.rate(code, width, height) });
         }
     }

@@ -1,14 +1,15 @@
 //! The camera's thread: opens the device and opens it again when it went away, shows its frames to the [`Keeper`], and hands
 //! over what comes of them. Nothing that goes wrong here stops anything else, and nothing waits for it but its own end.
 
-use super::film::Film;
+use super::eye::{Away, Eye, Open, Store};
+use super::film::{Film, encoded};
 use super::grey::Grey;
 use super::keeper::{Keeper, Seen};
 use super::kept::Kept;
 use super::remote::{Remote, Ticket, Wish};
 use super::{Config, LEAST_PAUSE};
-use image::{ImageBuffer, ImageFormat, Luma};
-use std::io::{self, Cursor};
+use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -23,31 +24,15 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const SILENCE: Duration = Duration::from_secs(5);
 /// The pause before something is tried again: opening the camera, keeping a picture.
 const RETRY: Duration = Duration::from_secs(1);
+/// Pictures that are held in memory while there is no room on the disk.
+const MOST_UNKEPT: usize = 8;
+/// What may be wrong: with the film that lies there, and with keeping pictures.
+const FILM: usize = 0;
+const DISK: usize = 1;
+/// How long the thread's end is waited for.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// The pause after this code itself has broken down.
 const BREAKDOWN: Duration = Duration::from_secs(10);
-
-/// Something that gives frames.
-pub trait Eye {
-    /// The first frame that was taken at `not_before` or later; `None` where none came within `patience`, or a damaged one.
-    fn frame(&mut self, not_before: Instant, patience: Duration) -> Result<Option<Grey>, Away>;
-
-    /// Its mode, e.g. `YUYV 1280x720`.
-    fn mode(&self) -> String;
-
-    /// Whether its levels have more than 8 bits.
-    fn is_deep(&self) -> bool;
-}
-
-/// There is no camera, or no longer, and why: in words that say what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Away(pub String);
-
-/// Opens the camera.
-pub type Open = Box<dyn FnMut() -> Result<Box<dyn Eye>, Away> + Send>;
-
-/// Keeps a file of this name, durable on return; an error is said in words, and it is tried again.
-pub type Store = Box<dyn FnMut(&str, &[u8]) -> Result<(), String> + Send>;
 
 /// The thread. Dropping it ends it.
 pub struct Door {
@@ -77,9 +62,17 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + FAREWELL;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(LEAST_PAUSE / 10);
+        }
+        if thread.is_finished() {
             // A panic in it was printed when it happened.
             let _ = thread.join();
+        } else {
+            // The kernel does not let go of a call on a broken device. It ends when that does, or with the process.
+            log::warn!("the camera's thread has not ended in {} s; it is left behind", FAREWELL.as_secs());
         }
         self.remote.close();
     }
@@ -110,7 +103,10 @@ struct Worker {
     retry_at: Instant,
     /// What somebody waits for.
     asked: Option<(Ticket, Wish)>,
-    unkept: Option<Picture>,
+    /// Pictures that could not be kept yet, the oldest first.
+    unkept: VecDeque<Picture>,
+    /// What is wrong with the film that lies there, and with keeping pictures.
+    troubles: [Option<String>; 2],
     /// When the last picture was taken, for the interval.
     taken_at: Instant,
     /// When the reference picture that is used was taken.
@@ -124,7 +120,7 @@ impl Worker {
         let kept = Kept::new(state_dir);
         let still = Duration::from_millis(config.still_ms);
         let reference_of = kept.reference_time();
-        let keeper = Keeper::new(still, config.burst, kept.reference(), kept.last());
+        let keeper = Keeper::new(still, config.burst, kept.reference(), kept.films());
         remote.tell(|condition| {
             condition.device = config.device.clone();
             condition.has_reference = keeper.has_reference();
@@ -142,7 +138,8 @@ impl Worker {
             last_frame: now,
             retry_at: now,
             asked: None,
-            unkept: None,
+            unkept: VecDeque::new(),
+            troubles: [None, None],
             taken_at: now,
             reference_of,
             pictures: 0,
@@ -156,9 +153,14 @@ impl Worker {
             pause = catch_unwind(AssertUnwindSafe(|| self.round())).unwrap_or_else(|_| {
                 log::error!("the camera's part of the program broke down; it begins anew");
                 self.keeper.interrupt();
-                self.eye = None;
+                self.lose("the program made a mistake over it; it begins anew");
                 BREAKDOWN
             });
+        }
+        // What could not be kept has its last chance.
+        self.keep(Instant::now());
+        if !self.unkept.is_empty() {
+            log::error!("{} pictures of films could not be kept and are lost", self.unkept.len());
         }
         if let Some((ticket, _)) = self.asked.take() {
             self.remote.answer(ticket, Err("the camera is being closed".into()));
@@ -212,9 +214,6 @@ impl Worker {
     fn open(&mut self, now: Instant) {
         match (self.open)() {
             Ok(eye) => {
-                let mode = eye.mode();
-                log::info!("camera {}: {mode}", self.device);
-                self.remote.tell(|condition| (condition.mode, condition.away) = (Some(mode), None));
                 self.keeper.interrupt();
                 (self.eye, self.next_look, self.last_frame) = (Some(eye), now, now);
             }
@@ -233,33 +232,42 @@ impl Worker {
         } else if before.as_ref() != Some(&reason) {
             log::debug!("{reason}");
         }
+        self.keeper.forget_wish();
         if let Some((ticket, _)) = self.asked.take() {
             self.remote.answer(ticket, Err(reason.clone()));
         }
+        self.troubles[FILM] = None;
+        let complaint = self.troubles[DISK].clone();
         self.remote.tell(|condition| {
             condition.losses += u64::from(was_there);
-            (condition.mode, condition.away, condition.complaint) = (None, Some(reason), None);
+            (condition.mode, condition.away, condition.complaint) = (None, Some(reason), complaint);
         });
     }
 
     /// Shows a frame to the keeper, and does what follows.
     fn show(&mut self, frame: Grey) {
         let now = Instant::now();
-        self.last_frame = now;
+        self.welcome();
         self.look_for_reference();
-        let last = self.keeper.last().cloned();
+        let films = self.keeper.films().to_vec();
         let seen = self.keeper.see(frame, now);
         // What took its time to look at must not be followed by what was taken meanwhile.
+        self.last_frame = Instant::now();
         self.next_look = if self.keeper.is_in_haste() { Instant::now() } else { (now + LOOK).max(Instant::now()) };
         match seen {
             Seen::Nothing => {}
             Seen::Empty | Seen::Known => {
-                self.complain(None);
-                if last.is_some() && self.keeper.last().is_none() {
+                self.complain(FILM, None);
+                if !films.is_empty() && self.keeper.films().is_empty() {
                     log::debug!("the film has left the camera's view");
                 }
             }
-            Seen::Unusable(reason) => self.complain(Some(format!("camera {}: {reason}", self.device))),
+            Seen::Unusable(reason) => self.complain(FILM, Some(format!("camera {}: {reason}", self.device))),
+            Seen::Restless => {
+                let what = "something moves all the time, so that no film can be taken: a lamp that flickers, a clock, a fan, \
+                            people behind the light box";
+                self.complain(FILM, Some(format!("camera {}: {what}", self.device)));
+            }
             Seen::Failed(reason) => self.answer(Err(reason)),
             Seen::Reference(light) => {
                 let done = self.kept.keep_reference(&light);
@@ -276,8 +284,8 @@ impl Worker {
             }
             Seen::Film(film) => self.take(film, now),
         }
-        if self.keeper.last() != last.as_ref() && self.unkept.is_none() {
-            self.keep_last();
+        if self.keeper.films() != films && self.unkept.is_empty() {
+            self.keep_films();
         }
     }
 
@@ -294,7 +302,7 @@ impl Worker {
 
     /// Makes a file of a film.
     fn take(&mut self, film: Box<Film>, now: Instant) {
-        self.complain(None);
+        self.complain(FILM, None);
         self.keeper.remember(&film);
         self.taken_at = now;
         self.pictures += 1;
@@ -304,51 +312,65 @@ impl Worker {
         };
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let ticket = self.asked.take().map(|(ticket, _)| ticket);
-        // One that could not be kept and is older makes room: the films before a full disk lie there no more.
-        if let Some(Picture { ticket: Some(ticket), .. }) = self.unkept.take() {
-            self.remote.answer(ticket, Err("another film came before it could be kept".into()));
+        if self.unkept.len() >= MOST_UNKEPT
+            && let Some(oldest) = self.unkept.pop_front()
+        {
+            log::error!("the picture of a film that could not be kept is lost: more came than memory holds");
+            if let Some(ticket) = oldest.ticket {
+                self.remote.answer(ticket, Err("it could not be kept, and other films came".into()));
+            }
         }
-        self.unkept = Some(Picture { name: format!("film-{time}-{}.png", self.pictures), png, film, ticket });
+        self.unkept.push_back(Picture { name: format!("film-{time}-{}.png", self.pictures), png, film, ticket });
         self.keep(now);
     }
 
     /// Hands over what is not kept yet.
     fn keep(&mut self, now: Instant) {
-        let Some(picture) = self.unkept.take() else { return };
-        match (self.store)(&picture.name, &picture.png) {
-            Ok(()) => {
-                let (width, height) = (picture.film.picture.width(), picture.film.picture.height());
-                log::info!("camera {}: a film was taken, {width} × {height} pixels", self.device);
-                self.remote.tell(|condition| condition.films += 1);
-                self.complain(None);
-                if let Some(ticket) = picture.ticket {
-                    self.remote.answer(ticket, Ok("the film was taken; its report follows".into()));
-                }
-                self.keep_last();
-            }
-            Err(reason) => {
-                self.complain(Some(format!("the camera's picture cannot be kept now: {reason}")));
+        while let Some(picture) = self.unkept.pop_front() {
+            if let Err(reason) = (self.store)(&picture.name, &picture.png) {
+                self.complain(DISK, Some(format!("the camera's pictures cannot be kept now: {reason}")));
                 self.retry_at = now + RETRY;
-                self.unkept = Some(picture);
+                return self.unkept.push_front(picture);
+            }
+            let (width, height) = (picture.film.picture.width(), picture.film.picture.height());
+            log::info!("camera {}: a film was taken, {width} × {height} pixels", self.device);
+            self.remote.tell(|condition| condition.films += 1);
+            self.complain(DISK, None);
+            if let Some(ticket) = picture.ticket {
+                self.remote.answer(ticket, Ok("the film was taken; its report follows".into()));
+            }
+            if self.unkept.is_empty() {
+                self.keep_films();
             }
         }
     }
 
-    fn keep_last(&self) {
-        if let Err(error) = self.kept.keep_last(self.keeper.last()) {
-            log::warn!("which film was taken last cannot be kept, so that a restart may report it again: {error}");
+    fn keep_films(&self) {
+        if let Err(error) = self.kept.keep_films(self.keeper.films()) {
+            log::warn!("which films were taken cannot be kept, so that a restart may report them again: {error}");
         }
     }
 
-    /// What is wrong with what lies there; said once.
-    fn complain(&self, complaint: Option<String>) {
-        let before = self.remote.condition().complaint;
-        if before != complaint {
-            if let Some(complaint) = &complaint {
-                log::warn!("{complaint}");
-            }
-            self.remote.tell(|condition| condition.complaint = complaint);
+    /// A frame has come: the camera is there.
+    fn welcome(&mut self) {
+        let Some(eye) = self.eye.as_ref().filter(|_| self.remote.condition().mode.is_none()) else { return };
+        let mode = eye.mode();
+        log::info!("camera {}: {mode}", self.device);
+        self.remote.tell(|condition| (condition.mode, condition.away) = (Some(mode), None));
+    }
+
+    /// What is wrong; said once, whatever the figures in it.
+    fn complain(&mut self, about: usize, complaint: Option<String>) {
+        let kind = |text: &Option<String>| text.as_ref().map(|text| text.replace(|c: char| c.is_ascii_digit(), ""));
+        if kind(&self.troubles[about]) == kind(&complaint) {
+            return;
         }
+        if let Some(complaint) = &complaint {
+            log::warn!("{complaint}");
+        }
+        self.troubles[about] = complaint;
+        let worst = self.troubles[DISK].clone().or_else(|| self.troubles[FILM].clone());
+        self.remote.tell(|condition| condition.complaint = worst);
     }
 
     /// Answers whoever asked.
@@ -357,19 +379,4 @@ impl Worker {
             self.remote.answer(ticket, outcome);
         }
     }
-}
-
-/// A picture as PNG, with 16 bits where there are more than 8.
-pub fn encoded(picture: &Grey, is_deep: bool) -> Option<Vec<u8>> {
-    let (width, height) = (u32::try_from(picture.width()).ok()?, u32::try_from(picture.height()).ok()?);
-    let mut png = Cursor::new(Vec::new());
-    if is_deep {
-        let image: ImageBuffer<Luma<u16>, &[u16]> = ImageBuffer::from_raw(width, height, picture.levels())?;
-        image.write_to(&mut png, ImageFormat::Png).ok()?;
-    } else {
-        let levels = picture.levels().iter().map(|&level| ((u32::from(level) + 128) / 257) as u8).collect();
-        let image: ImageBuffer<Luma<u8>, Vec<u8>> = ImageBuffer::from_raw(width, height, levels)?;
-        image.write_to(&mut png, ImageFormat::Png).ok()?;
-    }
-    Some(png.into_inner())
 }

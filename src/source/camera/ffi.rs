@@ -151,6 +151,18 @@ impl Handle {
         (0..MOST).map_while(rate).reduce(f64::max)
     }
 
+    /// The size that it is set to.
+    pub(super) fn current(&self) -> io::Result<(u32, u32)> {
+        // SAFETY: plain numbers, of which 0 is one.
+        let mut format: v4l2_format = unsafe { zeroed() };
+        format.type_ = CAPTURE;
+        // SAFETY: the argument of this request.
+        unsafe { self.call(vidioc::VIDIOC_G_FMT, &mut format)? };
+        // SAFETY: the field in use for this type of buffer; plain numbers.
+        let pix = unsafe { format.fmt.pix };
+        Ok((pix.width, pix.height))
+    }
+
     /// Sets it to a mode, and says what it made of that.
     pub(super) fn set(&self, code: [u8; 4], width: u32, height: u32) -> io::Result<Set> {
         // SAFETY: plain numbers, of which 0 is one.

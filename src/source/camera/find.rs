@@ -228,6 +228,26 @@ fn judged(plane: &Plane, from: Point, to: Point, line: &Line, contrast: f32) -> 
     Side { support, worth }
 }
 
+/// A place along a side and so deep within it, as shares of the film.
+type Rim = fn(f64, f64) -> (f64, f64);
+
+/// Whether nothing lies within these corners: light and nothing else where a film was darker than that, and nothing at all
+/// where it was a picture on a screen.
+pub(super) fn is_bare(frame: &Grey, corners: &[Point; 4], is_lit: bool) -> bool {
+    let [a, b, c, d] = *corners;
+    let places = |count: usize| (0..count).map(move |index| (index as f64 + 0.5) / count as f64);
+    let all: Vec<Point> =
+        places(30).flat_map(|v| places(30).map(move |u| a.towards(b, u).towards(d.towards(c, u), v))).collect();
+    let mut levels: Vec<f32> = all.iter().map(|&point| frame.at(point)).collect();
+    let (low, middle, high) = (quantile(&mut levels, 0.05), quantile(&mut levels, 0.5), quantile(&mut levels, 0.95));
+    if !is_lit {
+        return high - low < CONTENT;
+    }
+    // The light box is the brightest that is seen.
+    let brightest = frame.reduced(frame.factor_for(SMALL)).quantile(0.98);
+    middle > 0.15 && middle > 0.5 * brightest && evenness(frame, &all, EVEN) > 0.9
+}
+
 /// Whether what is enclosed is a picture, and not paper, nor the light box itself, with or without something on it.
 fn is_picture(frame: &Grey, found: &Found) -> bool {
     let inside = |(u, v): (f64, f64)| {
@@ -245,13 +265,13 @@ fn is_picture(frame: &Grey, found: &Found) -> bool {
         return true;
     }
     // A light box is bright and smooth along its rim, if not everywhere: a film may hang over its edge. A radiograph is not.
-    let side = |of: fn(f64, f64) -> (f64, f64)| {
+    let side = |of: Rim| {
         let rim = places(40).flat_map(|at| [0.03, 0.06].map(|deep| inside(of(at, deep))));
         let mut levels: Vec<f32> = rim.map(|point| frame.at(point)).collect();
         let (low, middle, top) = (quantile(&mut levels, 0.2), quantile(&mut levels, 0.5), quantile(&mut levels, 0.8));
         middle > 0.75 * high && top - low < 0.12 * top
     };
-    let sides: [fn(f64, f64) -> (f64, f64); 4] =
+    let sides: [Rim; 4] =
         [|at, deep| (at, deep), |at, deep| (at, 1.0 - deep), |at, deep| (deep, at), |at, deep| (1.0 - deep, at)];
     let lit = sides.into_iter().filter(|of| side(*of)).count();
     lit < 2 && evenness(frame, &all, EVEN) < 0.8

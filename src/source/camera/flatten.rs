@@ -94,6 +94,17 @@ impl Light {
         }
     }
 
+    /// By how much brighter than the reference picture says the light box is around the film; 1 where that is not seen.
+    pub fn gain(&self, frame: &Grey, found: &Found) -> f32 {
+        if !matches!(self, Self::Reference(_)) {
+            return 1.0;
+        }
+        let Some(places) = around(frame, found) else { return 1.0 };
+        let mut ratios: Vec<f32> = places.into_iter().map(|point| frame.at(point) / self.at(frame, point)).collect();
+        // Hands and the room are darker.
+        quantile(&mut ratios, 0.6).clamp(0.2, 5.0)
+    }
+
     /// A reference picture as PNG; `None` for what is none.
     pub fn to_png(&self) -> Option<Vec<u8>> {
         let Self::Reference(plane) = self else { return None };
@@ -122,12 +133,11 @@ fn terms(x: f64, y: f64) -> [f64; TERMS] {
     [1.0, x, y, x * x, x * y, y * y]
 }
 
-/// The surface of second order that fits the logarithm of what is seen of the light box around the film.
-fn surface(frame: &Grey, found: &Found) -> Option<[f64; TERMS]> {
+/// Places around the film that are in view: rings, each a part of its side further out.
+fn around(frame: &Grey, found: &Found) -> Option<Vec<Point>> {
     let perspective = Perspective::onto(&found.corners)?;
     let (width, height) = (frame.width() as f64, frame.height() as f64);
     let is_seen = |point: &Point| (0.0..width).contains(&point.x) && (0.0..height).contains(&point.y);
-    // Rings around the film, each a part of its side further out.
     let rings = [0.03, 0.05, 0.08, 0.11, 0.15, 0.2];
     let ring = |out: f64| {
         (0..48).flat_map(move |place| {
@@ -135,15 +145,20 @@ fn surface(frame: &Grey, found: &Found) -> Option<[f64; TERMS]> {
             [(along, -out), (along, 1.0 + out), (-out, along), (1.0 + out, along)]
         })
     };
-    let places = rings.into_iter().flat_map(ring).map(|(u, v)| perspective.at(u, v)).filter(is_seen);
+    Some(rings.into_iter().flat_map(ring).map(|(u, v)| perspective.at(u, v)).filter(is_seen).collect())
+}
+
+/// The surface of second order that fits the logarithm of what is seen of the light box around the film.
+fn surface(frame: &Grey, found: &Found) -> Option<[f64; TERMS]> {
+    let (width, height) = (frame.width() as f64, frame.height() as f64);
     let mut samples: Vec<(Point, f64)> =
-        places.map(|point| (point, f64::from(frame.at(point).max(1e-3)).ln())).collect();
+        around(frame, found)?.into_iter().map(|point| (point, f64::from(frame.at(point).max(1e-3)).ln())).collect();
     let mut levels: Vec<f32> = samples.iter().map(|(_, level)| *level as f32).collect();
     let lit = f64::from(quantile(&mut levels, 0.6));
     // What is much darker is the room, or a hand.
     samples.retain(|(_, level)| *level > lit - 0.5);
     // A light box that is seen on one side only says nothing about the others.
-    let middle = perspective.at(0.5, 0.5);
+    let middle = Perspective::onto(&found.corners)?.at(0.5, 0.5);
     let sides = [
         samples.iter().any(|(point, _)| point.x < middle.x),
         samples.iter().any(|(point, _)| point.x > middle.x),

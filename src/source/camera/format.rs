@@ -15,7 +15,7 @@ const LEAST_SIDE: u32 = 480;
 /// Pixels that a mode should have at most.
 const MOST_PIXELS: u64 = 1920 * 1200;
 /// Pixels that a frame may have at all.
-const MAX_PIXELS: u64 = 64_000_000;
+pub(super) const MAX_PIXELS: u64 = 20_000_000;
 /// Pictures a second that a mode should have.
 const LEAST_RATE: f64 = 2.0;
 /// Bits that levels of 16 bits are taken to have at least.
@@ -203,11 +203,16 @@ impl Decoder {
 
     /// Spreads levels of 10 to 16 bits over 16.
     fn spread(&mut self, mut levels: Vec<u16>) -> Vec<u16> {
-        let greatest = levels.iter().copied().max().unwrap_or(0);
-        self.bits = self.bits.max(16 - greatest.leading_zeros());
+        // A hot pixel, or a row of data, is no light.
+        let mut used = [0usize; 17];
+        levels.iter().for_each(|level| used[16 - level.leading_zeros() as usize] += 1);
+        let few = levels.len() / 500;
+        let above = |bits: u32| used[bits as usize + 1..].iter().sum::<usize>();
+        let bits = (LEAST_BITS..16).find(|&bits| above(bits) <= few).unwrap_or(16);
+        self.bits = self.bits.max(bits);
         let full = (1u32 << self.bits) - 1;
         if full < 65535 {
-            levels.iter_mut().for_each(|level| *level = (u32::from(*level) * 65535 / full) as u16);
+            levels.iter_mut().for_each(|level| *level = (u32::from(*level).min(full) * 65535 / full) as u16);
         }
         levels
     }
@@ -317,6 +322,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_hot_pixel_does_not_darken_the_rest() {
+        let mut levels = vec![4000u16; 1000];
+        levels[7] = 65535;
+        let mut decoder = Decoder::new(Layout { format: PixelFormat::Y16, width: 100, height: 10, stride: 0 });
+        let bytes: Vec<u8> = levels.iter().flat_map(|level| level.to_le_bytes()).collect();
+        let image = decoder.decode(&bytes).unwrap();
+        assert_eq!((image.levels()[0], image.levels()[7]), ((4000u32 * 65535 / 4095) as u16, 65535));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! only when it has left or another lies there, or when somebody asks. No device, no thread, no file.
 
 use super::film::{Film, NoFilm, develop, print_at, sharpness};
-use super::find::Found;
+use super::find::{Found, Surround, is_bare};
 use super::flatten::Light;
 use super::grey::Grey;
 use super::kept::Last;
@@ -14,6 +14,12 @@ use std::time::{Duration, Instant};
 const AGAIN: Duration = Duration::from_secs(10);
 /// The same where something is to be mended: a lamp shines in, the film is cut off.
 const SOON: Duration = Duration::from_secs(2);
+/// After how long something is said about what never stands still.
+const RESTLESS: Duration = Duration::from_secs(120);
+/// Films that are remembered until the light box is seen empty: several may lie side by side.
+const FILMS: usize = 8;
+/// A film has been moved where a corner is so far, of its side, from where it was.
+const MOVED: f64 = 0.01;
 /// How long a picture that somebody asked for waits until nothing moves.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -32,6 +38,8 @@ pub enum Seen {
     Unusable(NoFilm),
     /// The picture of the empty light box that was asked for.
     Reference(Light),
+    /// Something has moved for long.
+    Restless,
     /// What was asked for cannot be done now, and why.
     Failed(String),
 }
@@ -51,10 +59,13 @@ pub struct Keeper {
     watch: Watch,
     frames: u32,
     reference: Option<Light>,
-    last: Option<Last>,
+    /// Films that were handed over since the box was empty, the last one last.
+    films: Vec<Last>,
     burst: Option<Burst>,
     /// Something has moved since the scene was looked at.
     has_moved: bool,
+    /// Since when nothing has stood still.
+    moving_since: Option<Instant>,
     /// When the scene is looked at again although nothing moves.
     again: Option<Instant>,
     /// What somebody asked for, and until when it waits.
@@ -62,23 +73,24 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// One that takes the best of `frames` when nothing has moved for `still_for`. `last` was handed over before.
-    pub fn new(still_for: Duration, frames: u32, reference: Option<Light>, last: Option<Last>) -> Self {
+    /// One that takes the best of `frames` when nothing has moved for `still_for`. `films` were handed over before.
+    pub fn new(still_for: Duration, frames: u32, reference: Option<Light>, films: Vec<Last>) -> Self {
         Self {
             watch: Watch::new(still_for),
             frames: frames.max(1),
             reference,
-            last,
+            films,
             burst: None,
             has_moved: true,
+            moving_since: None,
             again: None,
             wanted: None,
         }
     }
 
-    /// The film that was handed over last, as far as it may lie there still.
-    pub fn last(&self) -> Option<&Last> {
-        self.last.as_ref()
+    /// The films that were handed over and may lie there still.
+    pub fn films(&self) -> &[Last] {
+        &self.films
     }
 
     /// Whether the next frames should follow at once.
@@ -102,16 +114,26 @@ impl Keeper {
         self.burst = None;
     }
 
+    /// Nobody waits any more for what was asked for.
+    pub fn forget_wish(&mut self) {
+        self.wanted = None;
+    }
+
     /// Forgets what moved: there was a gap.
     pub fn interrupt(&mut self) {
         self.watch.forget();
         self.burst = None;
         self.has_moved = true;
+        self.moving_since = None;
     }
 
     /// A film is in safe hands.
     pub fn remember(&mut self, film: &Film) {
-        self.last = Some(Last::new(film.print.clone(), &film.found.corners));
+        self.films.retain(|known| !known.print.is_of_same(&film.print));
+        if self.films.len() >= FILMS {
+            self.films.remove(0);
+        }
+        self.films.push(Last::new(film.print.clone(), &film.found.corners, film.found.surround == Surround::Lit));
     }
 
     /// Looks at a frame.
@@ -126,8 +148,11 @@ impl Keeper {
                 self.wanted = None;
                 return Seen::Failed("something moves before the camera; try again when nothing does".into());
             }
-            return Seen::Nothing;
+            let since = *self.moving_since.get_or_insert(at);
+            let is_long = at.saturating_duration_since(since) > RESTLESS;
+            return if is_long { Seen::Restless } else { Seen::Nothing };
         }
+        self.moving_since = None;
         if let Some(mut burst) = self.burst.take() {
             let sharpness = sharpness(&frame, &burst.found.corners);
             burst.frames += 1;
@@ -155,13 +180,20 @@ impl Keeper {
         }
     }
 
-    /// Whether it was handed over before and nobody asks for it. Where it lies now is remembered.
+    /// Whether it was handed over before and nobody asks for it. Where it lies now is remembered, if it was moved.
     fn is_known(&mut self, film: &Film) -> bool {
-        let is_known = self.last.as_ref().is_some_and(|last| last.print.is_of_same(&film.print));
-        if is_known && self.wanted.is_none() {
-            self.remember(film);
+        let known = self.films.iter_mut().find(|known| known.print.is_of_same(&film.print));
+        if self.wanted.is_some() {
+            return false;
         }
-        is_known && self.wanted.is_none()
+        let Some(known) = known else { return false };
+        let (width, height) = film.found.size();
+        let corners = known.corners();
+        let moved = corners.iter().zip(&film.found.corners).map(|(was, is)| was.distance(*is)).fold(0.0, f64::max);
+        if moved > MOVED * width.min(height) {
+            known.move_to(&film.found.corners);
+        }
+        true
     }
 
     /// Takes more frames, or makes a picture of the best.
@@ -186,20 +218,19 @@ impl Keeper {
         if self.wanted.take().is_some() {
             return Seen::Failed(reason.to_string());
         }
-        // A hand that rests on the film hides its edges, and takes it not away.
-        let is_covered = self
-            .last
-            .as_ref()
-            .is_some_and(|last| print_at(frame, &last.corners()).is_some_and(|print| last.print.is_partly(&print)));
-        if is_covered {
+        if reason != NoFilm::Nothing {
+            return Seen::Unusable(reason);
+        }
+        // Films have left only where bare light is seen in their places: a hand may rest on one, the lamp be off, the camera
+        // not used to the light yet.
+        let is_gone = |known: &Last| {
+            let is_there = print_at(frame, &known.corners()).is_some_and(|print| known.print.is_partly(&print));
+            !is_there && is_bare(frame, &known.corners(), known.is_lit)
+        };
+        if !self.films.iter().all(is_gone) {
             return Seen::Known;
         }
-        match reason {
-            NoFilm::Nothing => {
-                self.last = None;
-                Seen::Empty
-            }
-            reason => Seen::Unusable(reason),
-        }
+        self.films.clear();
+        Seen::Empty
     }
 }

@@ -5,28 +5,44 @@ use super::film::Print;
 use super::flatten::{Light, MAX_BYTES};
 use super::grey::Point;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The file names.
 const REFERENCE: &str = "reference.png";
-const LAST: &str = "last-film.json";
+const LAST: &str = "films.json";
+/// The greatest coordinate that a frame has.
+const FARTHEST: f64 = 16_384.0;
 
-/// The film that was reported last.
+/// A film that was reported and may lie there still.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Last {
     /// What tells it from others.
     pub print: Print,
     /// Where it lay.
     pub corners: [(f64, f64); 4],
+    /// Whether light was around it.
+    pub is_lit: bool,
 }
 
 impl Last {
     /// The film of this print that lies there.
-    pub fn new(print: Print, corners: &[Point; 4]) -> Self {
-        Self { print, corners: corners.map(|corner| (corner.x, corner.y)) }
+    pub fn new(print: Print, corners: &[Point; 4], is_lit: bool) -> Self {
+        Self { print, corners: corners.map(|corner| (corner.x, corner.y)), is_lit }
+    }
+
+    /// It lies there now.
+    pub fn move_to(&mut self, corners: &[Point; 4]) {
+        self.corners = corners.map(|corner| (corner.x, corner.y));
+    }
+
+    /// Whether it can be what this program has written.
+    fn is_sound(&self) -> bool {
+        let is_place = |(x, y): &(f64, f64)| [x, y].into_iter().all(|at| (-FARTHEST..=FARTHEST).contains(at));
+        self.print.is_sound() && self.corners.iter().all(is_place)
     }
 
     /// Where it lay.
@@ -71,25 +87,26 @@ impl Kept {
         self.write(REFERENCE, &png)
     }
 
-    /// The film that was reported last, where it may lie there still.
-    pub fn last(&self) -> Option<Last> {
-        serde_json::from_slice(&read(&self.0.join(LAST))?).ok()
+    /// The films that were reported and may lie there still.
+    pub fn films(&self) -> Vec<Last> {
+        let kept: Option<Vec<Last>> = read(&self.0.join(LAST)).and_then(|json| serde_json::from_slice(&json).ok());
+        kept.filter(|films| films.iter().all(Last::is_sound)).unwrap_or_default()
     }
 
-    /// Keeps which film was reported last; none: it has left.
-    pub fn keep_last(&self, last: Option<&Last>) -> io::Result<()> {
-        match last {
-            Some(last) => self.write(LAST, &serde_json::to_vec(last)?),
-            None => match fs::remove_file(self.0.join(LAST)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            },
+    /// Keeps which films were reported; none: they have left.
+    pub fn keep_films(&self, films: &[Last]) -> io::Result<()> {
+        if !films.is_empty() {
+            return self.write(LAST, &serde_json::to_vec(films)?);
+        }
+        match fs::remove_file(self.0.join(LAST)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 
     /// Writes a file as a whole or not at all.
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let temporary = self.0.join(format!("{name}.tmp"));
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
@@ -114,19 +131,24 @@ mod tests {
     fn what_is_kept_is_read_again_and_rubbish_is_nothing() {
         let root = tempfile::tempdir().unwrap();
         let kept = Kept::new(root.path());
-        assert!(kept.reference().is_none() && kept.last().is_none() && kept.reference_time().is_none());
-        kept.keep_last(None).unwrap();
+        assert!(kept.reference().is_none() && kept.films().is_empty() && kept.reference_time().is_none());
+        kept.keep_films(&[]).unwrap();
         let picture = Grey::new(60, 50, (0..3000).map(|level| level * 20).collect()).unwrap();
         let corners = [(1.0, 2.0), (3.0, 4.0), (5.0, 6.0), (7.5, 8.0)].map(|(x, y)| Point::new(x, y));
-        let last = Last::new(Print::of(&picture), &corners);
-        kept.keep_last(Some(&last)).unwrap();
-        assert_eq!(kept.last(), Some(last.clone()));
-        assert_eq!(last.corners(), corners);
-        kept.keep_last(None).unwrap();
-        assert_eq!(kept.last(), None);
-        fs::write(root.path().join("camera").join(LAST), "{}").unwrap();
+        let film = Last::new(Print::of(&picture), &corners, true);
+        kept.keep_films(&[film.clone(), film.clone()]).unwrap();
+        assert_eq!(kept.films(), [film.clone(), film.clone()]);
+        assert_eq!(film.corners(), corners);
+        let far = Last { corners: [(1e300, 0.0); 4], ..film };
+        kept.keep_films(&[far]).unwrap();
+        assert!(kept.films().is_empty(), "no frame reaches so far");
+        kept.keep_films(&[]).unwrap();
+        for rubbish in ["{}", "[{\"print\":[1,2],\"corners\":[[0,0],[0,0],[0,0],[0,0]],\"is_lit\":true}]"] {
+            fs::write(root.path().join("camera").join(LAST), rubbish).unwrap();
+            assert!(kept.films().is_empty());
+        }
         fs::write(kept.reference_path(), "no PNG").unwrap();
-        assert!(kept.last().is_none() && kept.reference().is_none());
+        assert!(kept.reference().is_none());
         assert!(kept.reference_time().is_some());
     }
 }

@@ -11,6 +11,7 @@
 #[cfg(feature = "camera")]
 pub mod device;
 pub mod door;
+pub mod eye;
 #[cfg(feature = "camera")]
 mod ffi;
 pub mod film;
@@ -27,7 +28,8 @@ pub mod remote;
 mod sides;
 pub mod watch;
 
-pub use door::{Away, Door, Eye};
+pub use door::Door;
+pub use eye::{Away, Eye};
 pub use film::{Film, NoFilm, develop};
 pub use find::{Found, Surround, find};
 pub use grey::{Grey, Point};
@@ -101,7 +103,11 @@ impl Config {
         let sides =
             self.size.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
         match sides {
-            Some((width @ 64..=16_384, height @ 64..=16_384)) => Ok(Some((width, height))),
+            Some((width @ 64..=16_384, height @ 64..=16_384))
+                if u64::from(width) * u64::from(height) <= format::MAX_PIXELS =>
+            {
+                Ok(Some((width, height)))
+            }
             _ => Err("source.camera.size: write \"auto\", or columns and rows like \"1280x720\"".into()),
         }
     }
@@ -114,10 +120,11 @@ mod tests {
     #[test]
     fn values_that_no_camera_has_are_refused_by_their_key() {
         assert_eq!(Config::default().validate(), Ok(()));
-        let spoiled: [(fn(&mut Config), &str); 6] = [
+        type Spoil = fn(&mut Config);
+        let spoiled: [(Spoil, &str); 6] = [
             (|config| config.device = String::new(), "source.camera.device"),
             (|config| config.format = "H264".into(), "source.camera.format"),
-            (|config| config.size = "1280".into(), "source.camera.size"),
+            (|config| config.size = "16000x16000".into(), "source.camera.size"),
             (|config| config.still_ms = 1, "source.camera.still_ms"),
             (|config| config.burst = 0, "source.camera.burst"),
             (|config| config.interval_s = 3, "source.camera.interval_s"),

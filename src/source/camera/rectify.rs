@@ -57,7 +57,7 @@ pub fn straightened(
     let side = |first: f64, second: f64| ((first + second) / 2.0).round().clamp(1.0, MOST as f64) as usize;
     let (width, height) = (side(a.distance(b), d.distance(c)), side(a.distance(d), b.distance(c)));
     // Where four pixels of the frame become one, four are asked.
-    let coarse = (a.distance(b).max(a.distance(d)) / MOST as f64).ceil().max(1.0) as usize;
+    let coarse = (a.distance(b).max(a.distance(d)) / MOST as f64).ceil().clamp(1.0, 8.0) as usize;
     let (rim_x, rim_y) = ((rim / width as f64).min(0.2), (rim / height as f64).min(0.2));
     let place = |index: usize, inner: usize, length: usize, rim: f64| {
         let share = (index as f64 + (inner as f64 + 0.5) / coarse as f64) / length as f64;

@@ -59,9 +59,8 @@ impl Parts {
     ) -> anyhow::Result<Option<Self>> {
         let mut model = model::load_active(&config, &Choice::of_daemon(&config), systemd::extend_start)?;
         let assessor = assessor(&config, &model.bundle)?;
-        // Not the camera, whose spool the source has opened before.
         let Some(source) = patience.until(|| source(&config))? else { return Ok(None) };
-        let camera = camera(&config)?;
+        let Some(camera) = patience.until(|| camera(&config))? else { return Ok(None) };
         let mut results = results(&config)?;
         if let Some(results) = &mut results {
             results.begin()?;

@@ -27,7 +27,8 @@ pub(crate) struct Record {
     pub(crate) schema: String,
     /// What was done to the channels before anything else, in words.
     pub(crate) equalisation: String,
-    /// What that did to each layer whose channels were changed; empty where it was not done.
+    /// What that did to each layer whose channels were changed; absent where it was not done.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) equalised: Vec<Gain>,
     /// How the ranges of activations were chosen, in words.
     pub(crate) ranges: String,

@@ -27,7 +27,11 @@
 use super::Channels;
 use crate::weights::FloatConv;
 
-/// How often the noise of the weights counts.
+/// How often the noise of the weights counts. Learned rounding takes part of it back, so that it might count less; but it is
+/// the same at all places of a map, where that of activations averages out, so that it might count more. Measured with
+/// VGG16 on 500 radiographs that chose nothing, ranges from 64: probabilities off by 0.0034, 0.0031 and 0.0035 (mean) where
+/// it counts 0.2, 1 and 5 times, by 0.0043 without equalisation; logits by 0.071, 0.053 and 0.050, without by 0.061 (root
+/// mean square).
 const WEIGHTS: f64 = 1.0;
 
 /// Most that a factor is above or below 1: what the least and the greatest channel are brought together by is 2¹⁶ then.

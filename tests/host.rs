@@ -48,6 +48,7 @@ fn a_trunk_becomes_a_bundle_that_judges_as_the_float_model_does() {
     let cost = json(&fs::read_to_string(dir.join("bundle/quantization.json")).unwrap());
     let layers = cost["layers"].as_array().unwrap();
     assert!(layers.len() == 6 && layers.iter().all(|layer| layer["network_db"].as_f64() > Some(15.0)), "{cost}");
+    assert_eq!(cost["equalised"].as_array().unwrap().len(), 4, "all of the trunk but its last: {cost}");
     assert!(cost["label_agreement"].as_f64() >= Some(0.9), "{cost}");
     let classifier = OnnxClassifier::load(&bundle).unwrap();
     let tested = bundle.self_test(0, |image| classifier.run(image).map_err(|error| error.to_string())).unwrap();
@@ -149,9 +150,10 @@ fn fine_tuning_changes_the_blocks_it_was_told_to_and_no_other() {
     // The changed model is a whole one: it can be quantized.
     done(dir, "keygen --no-password --out {}/our.key");
     let quantize = "quantize --model {}/fine.safetensors --data {}/data --out {}/bundle --calibration-images 16";
-    done(dir, &format!("{quantize} --sign {{}}/our.key --quick"));
+    done(dir, &format!("{quantize} --sign {{}}/our.key --quick --equalise off"));
     let key = dir.join("our.key.pub").display().to_string();
     let trust = Config { trusted_keys: vec![key], allow_unsigned: false }.trust().unwrap();
     let manifest = Bundle::open_trusted(&dir.join("bundle"), &trust).unwrap().manifest().clone();
     assert!(manifest.provenance["training"].contains("fine-tuned from block 4 up"), "{:?}", manifest.provenance);
+    assert!(manifest.provenance["quantization"].contains("not equalised"), "{:?}", manifest.provenance);
 }

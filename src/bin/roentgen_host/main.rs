@@ -11,6 +11,7 @@ mod curves;
 mod dataset;
 mod device;
 mod draw;
+mod equalise;
 mod evaluate;
 mod evaluation;
 mod features;

@@ -1,6 +1,7 @@
 //! `roentgen-host quantize`: trained float model → bundle, with its golden vectors, its figures and its model card.
 
 use crate::dataset::{Dataset, Sample, Split};
+use crate::equalise::Equalise;
 use crate::evaluate::{Depth, Float, PAGE_FILE, Plan, REPORT_FILE, evaluate};
 use crate::quantization::Quantized;
 use crate::round::Rounding;
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// How weights become integers
     #[arg(long, value_enum, default_value_t = Rounding::Learned)]
     rounding: Rounding,
+    /// Whether channels are brought to like ranges first, which changes nothing in real numbers
+    #[arg(long, value_enum, default_value_t = Equalise::On)]
+    equalise: Equalise,
     /// The seed given to train: divides data that has no splits
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -79,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 
     let Quantized { network, mut record } =
-        quantization::run(&model, &head, &train, args.calibration_images, args.rounding)?;
+        quantization::run(&model, &head, &train, args.calibration_images, (args.equalise, args.rounding))?;
     let mut manifest = Manifest::for_network(&args.name, &args.version, &network);
     manifest.provenance = provenance(args, &model, &data.samples, &record)?;
     let golden: Vec<_> = (1..=GOLDEN).map(|seed| preprocess(&phantom::radiograph(seed, 512))).collect();
@@ -134,8 +138,9 @@ fn provenance(
     lines.insert(
         "quantization".into(),
         format!(
-            "int8 weights per channel, symmetric, rounded to the {}; u8 activations, ranges by {} on {} training images; \
-             biases corrected on {} of them",
+            "{}; int8 weights per channel, symmetric, rounded to the {}; u8 activations, ranges by {} on {} training \
+             images; biases corrected on {} of them",
+            record.equalisation,
             match args.rounding {
                 Rounding::Nearest => "nearest",
                 Rounding::Learned => "neighbour by which the layer errs least",

@@ -3,6 +3,7 @@
 
 use crate::correct::to_steps;
 use crate::device::device;
+use crate::equalise::Gain;
 use crate::model::{self, conv2d};
 use crate::progress::Progress;
 use crate::weights::{FloatConv, FloatModel};
@@ -24,6 +25,11 @@ const SCHEMA: &str = "roentgen.quantization/1";
 pub(crate) struct Record {
     /// Always [`SCHEMA`].
     pub(crate) schema: String,
+    /// What was done to the channels before anything else, in words.
+    pub(crate) equalisation: String,
+    /// What that did to each layer whose channels were changed; absent where it was not done.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) equalised: Vec<Gain>,
     /// How the ranges of activations were chosen, in words.
     pub(crate) ranges: String,
     /// How the weights were rounded: `nearest` or `learned`.
@@ -166,6 +172,13 @@ impl Record {
              layer            weights   layer alone   network so far   step\n",
             self.sqnr_images, self.rounding
         );
+        if !self.equalised.is_empty() {
+            let gains: Vec<String> = self.equalised.iter().map(|gain| format!("{:.1}", gain.expected_db)).collect();
+            out = format!(
+                "Channels equalised; noise expected to fall, layer by layer, by {} dB\n{out}",
+                gains.join(", ")
+            );
+        }
         let db = |value: Option<f64>| value.map_or_else(|| "exact".to_owned(), |db| format!("{db:.1}"));
         for layer in &self.layers {
             let ratios = [layer.weights_db, layer.layer_db, layer.network_db].map(db);
@@ -182,13 +195,17 @@ impl Record {
     pub(crate) fn new(
         rounding: String,
         (calibration_images, correction_images, sqnr_images): (usize, usize, usize),
-        layers: Vec<LayerRecord>,
+        (equalised, layers): (Vec<Gain>, Vec<LayerRecord>),
     ) -> Self {
+        let equalisation = if equalised.is_empty() { "channels not equalised" } else { crate::equalise::METHOD };
+        let equalisation = equalisation.to_owned();
         let ranges = crate::calibrate::METHOD.to_owned();
         let schema = SCHEMA.to_owned();
         let (label_agreement, label_agreement_images) = (None, None);
         Self {
             schema,
+            equalisation,
+            equalised,
             ranges,
             rounding,
             calibration_images,

@@ -204,11 +204,11 @@ mod tests {
             for (c, k) in (0..s.len()).flat_map(|c| (0..9).map(move |k| (c, k))) {
                 step = step.max((w(c, k) * s[c]).abs() / 127.0);
             }
-            for c in 0..s.len() {
+            for (c, &scale) in s.iter().enumerate() {
                 for k in 0..9 {
-                    cost += g * (delta * w(c, k) * s[c]).powi(2) * own.alive[c] / own.count;
+                    cost += g * (delta * w(c, k) * scale).powi(2) * own.alive[c] / own.count;
                     let mean = own.sum[c] / own.count;
-                    cost += WEIGHTS * g * step.powi(2) * (own.squares[c] / own.count - mean * mean) / s[c].powi(2);
+                    cost += WEIGHTS * g * step.powi(2) * (own.squares[c] / own.count - mean * mean) / scale.powi(2);
                 }
             }
         }

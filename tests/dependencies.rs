@@ -90,6 +90,7 @@ fn a_box_build_leaves_the_demo_broker_out() {
     let edge = packages(&["--no-default-features", "--features", "box"]);
     assert!(edge.contains("tract-onnx") && edge.contains("rumqttc"), "the list looks wrong: {edge:?}");
     assert_eq!(training(&edge), Vec::<&String>::new());
+    assert!(edge.contains("v4l"), "the box build has no camera: {edge:?}");
     assert!(!edge.contains("rumqttd"), "the demo's broker is in the box build");
 }
 

@@ -17,50 +17,13 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
-use support::{PATIENCE, names, png, wait_for};
-use web::{ask, fill, get, label, place};
+use std::time::Duration;
+use support::{names, png, wait_for};
+use web::{Events, ask, fill, get, label, place};
 
 /// The sequences of a page of reports.
 fn sequences(page: &serde_json::Value) -> Vec<u64> {
     page["reports"].as_array().unwrap().iter().map(|entry| entry["sequence"].as_u64().unwrap()).collect()
-}
-
-/// Listens to events; each with its name.
-struct Events(BufReader<TcpStream>);
-
-impl Events {
-    fn open(port: u16) -> Self {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut reader = BufReader::new(stream);
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        assert!(line.contains("200"), "{line}");
-        Self(reader)
-    }
-
-    /// Reads on until an event of that name is what is looked for.
-    fn wait(&mut self, name: &str, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-        let deadline = Instant::now() + PATIENCE;
-        let mut event = String::new();
-        loop {
-            assert!(Instant::now() < deadline, "waited too long for the event {name}");
-            let mut line = String::new();
-            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "it ended before the event {name}");
-            if let Some(of) = line.strip_prefix("event: ") {
-                event = of.trim().to_owned();
-            } else if let Some(data) = line.strip_prefix("data: ")
-                && event == name
-            {
-                let data: serde_json::Value = serde_json::from_str(data).unwrap();
-                if is_it(&data) {
-                    return data;
-                }
-            }
-        }
-    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // Looks at the dashboard of a real box as its readers do, in headless Chromium: live update, abstention, a broker that is
 // away, ten thousand reports, keys alone, a phone, upload, pictures, the login page, axe-core, and no request to anywhere
 // else. Started by tests/web_browser.rs, which has the box and does what this asks for by lines that begin with "@".
-// With "bars" as its argument it measures instead: how soon the page is painted, how soon a report is on it.
+// Arguments name some of its parts; "bars" measures: how soon the page is painted, how soon a report is on it.
 "use strict";
 
 const assert = require("node:assert/strict");
@@ -44,12 +44,12 @@ async function open(browser, options = {}) {
   return { page, seen, context };
 }
 
-// Serious faults that axe-core finds, and critical ones.
+// Serious faults that axe-core finds, and critical ones. Of the rows of the list the first few stand for all.
 async function axe(page, where) {
   await page.evaluate(AXE);
-  const found = await page.evaluate(() => window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
+  const found = await page.evaluate(() => window.axe.run({ exclude: ["#list > li:nth-child(n+12)"] }, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }));
   const bad = found.violations.filter(({ impact }) => ["serious", "critical"].includes(impact));
-  const said = (list) => list.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.map((node) => node.html.slice(0, 120)).join(" | ")}`);
+  const said = (list) => list.map(({ id, impact, nodes }) => `${impact} ${id}: ${nodes.slice(0, 4).map((node) => node.html.slice(0, 160)).join(" | ")}`);
   const minor = found.violations.filter((one) => !bad.includes(one));
   if (minor.length) process.stdout.write(`note ${where}: ${said(minor).join("; ")}\n`);
   assert.deepEqual(said(bad), [], where);
@@ -167,7 +167,6 @@ async function look(browser) {
   await page.goto(`${BOX}/#/reports`);
   await page.reload();
   await rows(page).nth(40).waitFor();
-  await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.id), "skip");
   await page.keyboard.press("Enter");
@@ -320,13 +319,8 @@ async function main() {
   fs.mkdirSync(SCREENS, { recursive: true });
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, chromiumSandbox: false });
   try {
-    if (process.argv[2] === "bars") {
-      await bars(browser);
-    } else {
-      await login(browser);
-      await look(browser);
-      await phone(browser);
-    }
+    const parts = { login, look, phone, bars };
+    for (const part of process.argv.length > 2 ? process.argv.slice(2) : ["login", "look", "phone"]) await parts[part](browser);
   } finally {
     await browser.close();
   }

@@ -5,14 +5,14 @@
 
 use crate::queue::report;
 use crate::support::daemon::Place;
-use crate::support::free_port;
+use crate::support::{PATIENCE, free_port};
 use roentgen::outbox::{Config, Outbox};
 use roentgen::report::{Decision, Label, Report};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What came back.
 pub(crate) struct Answer {
@@ -108,5 +108,42 @@ pub(crate) fn label(n: u64) -> Option<Label> {
     match report(n).decision {
         Decision::Reported { label } => Some(label),
         Decision::Abstained { .. } => None,
+    }
+}
+
+/// Listens to events; each with its name.
+pub(crate) struct Events(pub(crate) BufReader<TcpStream>);
+
+impl Events {
+    pub(crate) fn open(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert!(line.contains("200"), "{line}");
+        Self(reader)
+    }
+
+    /// Reads on until an event of that name is what is looked for.
+    pub(crate) fn wait(&mut self, name: &str, is_it: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut event = String::new();
+        loop {
+            assert!(Instant::now() < deadline, "waited too long for the event {name}");
+            let mut line = String::new();
+            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "it ended before the event {name}");
+            if let Some(of) = line.strip_prefix("event: ") {
+                event = of.trim().to_owned();
+            } else if let Some(data) = line.strip_prefix("data: ")
+                && event == name
+            {
+                let data: serde_json::Value = serde_json::from_str(data).unwrap();
+                if is_it(&data) {
+                    return data;
+                }
+            }
+        }
     }
 }

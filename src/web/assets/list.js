@@ -79,7 +79,7 @@ function row(entry) {
 function again(event) {
   const image = event.target;
   const tries = Number(image.dataset.tries ?? 0);
-  if (tries >= 3) return image.classList.add("none");
+  if (tries >= 3) return image.replaceWith(el("span", { class: "thumb none" }));
   image.dataset.tries = tries + 1;
   setTimeout(() => { image.src = `${image.src.split("?")[0]}?${tries + 1}`; }, 400 * (tries + 1));
 }

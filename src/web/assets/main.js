@@ -134,6 +134,5 @@ byId("logout").hidden = !about.token;
 list.setup(about);
 detail.setup(about);
 upload.setup(about);
-byId("main").focus({ preventScroll: true });
 list.refresh().then(() => { route(); connect(); });
 learn();

@@ -21,7 +21,9 @@ const fine = new Intl.NumberFormat(locale, { maximumSignificantDigits: 3 });
 const clock = new Intl.DateTimeFormat(locale, { timeStyle: "medium", hourCycle: "h23" });
 const moment = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
-export const asPercent = (share) => percent.format(share);
+// Never 100 %: no model is certain.
+export const asPercent = (share) =>
+  share > 0.999 ? `> ${percent.format(0.999)}` : share > 0 && share < 0.001 ? `< ${percent.format(0.001)}` : percent.format(share);
 export const asWholePercent = (share) => whole.format(share);
 export const asNumber = (number) => plain.format(number);
 export const asFine = (number) => fine.format(number);

@@ -308,6 +308,7 @@ fn radiographs_are_kept_only_where_that_is_wanted() {
     }
     let id = get(port, "/api/reports/5").json()["report"]["report_id"].as_str().unwrap().to_owned();
     wait_for("its picture", || get(port, &format!("/api/images/{id}")).status == 200);
+    assert_eq!(get(port, "/api/reports/5").json()["image"], true);
     let picture = get(port, &format!("/api/images/{id}"));
     assert_eq!(
         (picture.header("content-type"), picture.header("cache-control")),

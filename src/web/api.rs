@@ -1,11 +1,12 @@
 //! The reports of the outbox's history as JSON, page by page, and one by one. Not how they are shown.
 //!
 //! `GET /api/reports?since=&until=&label=&status=&before=&limit=` gives the newest first:
-//! `{"reports": [{"sequence", "sent_at", "undeliverable", "report"}], "next", "total", "damaged"}`. `next`, where there is
+//! `{"reports": [{"sequence", "sent_at", "undeliverable", "image", "report"}], "next", "total", "damaged"}`. `next`, where there is
 //! one, is the `before` of the next page; `total` counts all reports that the box keeps, whatever the filter.
 //! `GET /api/reports/ID`, by report id or sequence, gives one such entry.
 
 use super::query;
+use crate::gallery::{self, Kind};
 use crate::outbox::OutboxError;
 use crate::outbox::history::{Entry, Filter, History, Status};
 use crate::report::Label;
@@ -55,7 +56,7 @@ fn time(name: &str, value: &str) -> Result<String, String> {
 }
 
 /// A page of reports, newest first.
-pub(super) fn reports(outbox: &Path, filter: &Filter) -> Result<Value, OutboxError> {
+pub(super) fn reports(outbox: &Path, gallery: Option<&Path>, filter: &Filter) -> Result<Value, OutboxError> {
     let history = History::open(outbox)?;
     let limit = filter.limit.unwrap_or(PAGE);
     // One more than asked for tells whether there are more.
@@ -68,12 +69,12 @@ pub(super) fn reports(outbox: &Path, filter: &Filter) -> Result<Value, OutboxErr
     let surplus = found.len().saturating_sub(limit as usize);
     let shown = &found[surplus..];
     let next = shown.first().filter(|_| surplus > 0).map(|first| first.sequence);
-    let reports: Vec<Value> = shown.iter().rev().filter_map(entry).collect();
+    let reports: Vec<Value> = shown.iter().rev().filter_map(|one| entry(one, gallery)).collect();
     Ok(json!({ "reports": reports, "next": next, "total": history.count()?, "damaged": damaged }))
 }
 
 /// One report, by its id or its sequence.
-pub(super) fn report(outbox: &Path, name: &str) -> Result<Option<Value>, OutboxError> {
+pub(super) fn report(outbox: &Path, gallery: Option<&Path>, name: &str) -> Result<Option<Value>, OutboxError> {
     let history = History::open(outbox)?;
     // Both may be digits alone; an id has 32.
     let sequence = if name.len() == 32 { history.find(name)? } else { name.parse().ok() };
@@ -81,18 +82,23 @@ pub(super) fn report(outbox: &Path, name: &str) -> Result<Option<Value>, OutboxE
     let (after, before) = (sequence.checked_sub(1), sequence.checked_add(1));
     let mut found = None;
     history.visit(&Filter { after, before, ..Filter::default() }, &mut |one| {
-        found = entry(&one);
+        found = entry(&one, gallery);
         false
     })?;
     Ok(found)
 }
 
-/// A report as pages read it, without its evidence map, which is asked for by itself; `None` for one that is no JSON.
-pub(super) fn entry(entry: &Entry) -> Option<Value> {
+/// A report as pages read it: without its evidence map, which is asked for by itself, and with whether there is a copy of
+/// its radiograph, where copies are shown. `None` for one that is no JSON.
+pub(super) fn entry(entry: &Entry, gallery: Option<&Path>) -> Option<Value> {
     let mut report: Value = serde_json::from_str(&entry.json).ok()?;
     report.as_object_mut()?.remove("evidence_map");
+    let path = gallery.and_then(|folder| gallery::file(folder, report["report_id"].as_str()?, Kind::Png));
+    let image = path.is_some_and(|path| path.exists());
     let Entry { sequence, sent_at, undeliverable, .. } = entry;
-    Some(json!({ "sequence": sequence, "sent_at": sent_at, "undeliverable": undeliverable, "report": report }))
+    Some(
+        json!({ "sequence": sequence, "sent_at": sent_at, "undeliverable": undeliverable, "image": image, "report": report }),
+    )
 }
 
 #[cfg(test)]

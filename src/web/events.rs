@@ -142,8 +142,8 @@ pub(super) async fn tell(site: Arc<Site>) {
         if is_due {
             tokio::time::sleep(GRACE).await;
             news.mark_unchanged();
-            let (outbox, last) = (site.settings.outbox.clone(), told.last);
-            let read = tokio::task::spawn_blocking(move || look(&outbox, last)).await;
+            let (outbox, gallery, last) = (site.settings.outbox.clone(), site.gallery(), told.last);
+            let read = tokio::task::spawn_blocking(move || look(&outbox, gallery.as_deref(), last)).await;
             match read {
                 Ok(Ok(news)) => {
                     is_due = false;
@@ -173,14 +173,14 @@ fn spread(hub: &Hub, told: &mut Told, news: &News) {
 }
 
 /// Reads what came after a sequence; at first only the newest few, since who listens may have read the list just before them.
-fn look(outbox: &Path, last: Option<u64>) -> Result<News, OutboxError> {
+fn look(outbox: &Path, gallery: Option<&Path>, last: Option<u64>) -> Result<News, OutboxError> {
     let history = History::open(outbox)?;
     let sent_up_to = history.sent_up_to()?;
     let limit = Some(if last.is_some() { BURST as u64 + 1 } else { FIRST });
     let (mut reports, mut newest) = (Vec::new(), last.unwrap_or(0));
     history.visit(&Filter { after: last, limit, ..Filter::default() }, &mut |entry| {
         newest = entry.sequence;
-        reports.extend(api::entry(&entry).map(|entry| entry.to_string()));
+        reports.extend(api::entry(&entry, gallery).map(|entry| entry.to_string()));
         true
     })?;
     let too_many = reports.len() > BURST;

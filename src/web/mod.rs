@@ -95,6 +95,13 @@ struct Site {
     uploads: upload::Desk,
 }
 
+impl Site {
+    /// Where copies of radiographs lie, where they are shown.
+    fn gallery(&self) -> Option<PathBuf> {
+        self.settings.web.images.then(|| self.settings.gallery.clone())
+    }
+}
+
 /// One exchange, as its connection sees it.
 struct Exchange {
     /// Seconds that it may take.

@@ -157,8 +157,8 @@ async fn reports(site: &Arc<Site>, query: &str) -> Response<Reply> {
         Ok(filter) => filter,
         Err(message) => return problem(StatusCode::BAD_REQUEST, "query", &message),
     };
-    let outbox = site.settings.outbox.clone();
-    match of_disk(move || api::reports(&outbox, &filter)).await {
+    let (outbox, gallery) = (site.settings.outbox.clone(), site.gallery());
+    match of_disk(move || api::reports(&outbox, gallery.as_deref(), &filter)).await {
         Ok(Ok(reports)) => json(StatusCode::OK, &reports),
         Ok(Err(error)) => unreadable(&error),
         Err(answer) => answer,
@@ -166,8 +166,8 @@ async fn reports(site: &Arc<Site>, query: &str) -> Response<Reply> {
 }
 
 async fn report(site: &Arc<Site>, name: &str) -> Response<Reply> {
-    let (outbox, name) = (site.settings.outbox.clone(), name.to_owned());
-    match of_disk(move || api::report(&outbox, &name)).await {
+    let (outbox, gallery, name) = (site.settings.outbox.clone(), site.gallery(), name.to_owned());
+    match of_disk(move || api::report(&outbox, gallery.as_deref(), &name)).await {
         Ok(Ok(Some(report))) => json(StatusCode::OK, &report),
         Ok(Ok(None)) => not_found(),
         Ok(Err(error)) => unreadable(&error),

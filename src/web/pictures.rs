@@ -12,10 +12,7 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// A file of a report's copy; `None` where there is none, or none is to be shown.
 pub(super) fn file(site: &Site, report_id: &str, kind: Kind) -> Option<Response<Reply>> {
-    if !site.settings.web.images {
-        return None;
-    }
-    let path = gallery::file(&site.settings.gallery, report_id, kind)?;
+    let path = gallery::file(&site.gallery()?, report_id, kind)?;
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
     let content = match kind {

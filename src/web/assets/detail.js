@@ -3,6 +3,7 @@
 
 import { byId, el, facts, fill, read } from "./dom.js";
 import { picture } from "./evidence.js";
+import { pictured } from "./list.js";
 import { asFine, asMoment, asMs, asNumber, asPercent, asWholePercent, best, decided, known, t } from "./words.js";
 
 let about = { images: false };
@@ -132,7 +133,7 @@ export function show(entry) {
     el("p", { class: "back" }, el("a", { href: "#/reports", text: t("detail.back") })),
     el("h2", {}, t("detail.title", { n: asNumber(sequence) })),
     decision(report),
-    el("div", { class: "pair" }, about.images && picture(report), bars(report)),
+    el("div", { class: "pair" }, about.images && pictured(entry) && picture(report), bars(report)),
     el("div", { class: "pair" }, timing(report), whence(entry)),
     el("p", { class: "fine", text: report.notice }),
   );

@@ -67,7 +67,8 @@ function row(entry) {
     class: "row", href: `#/reports/${sequence}`, "data-kind": abstained ? "abstained" : report.decision.label,
     "aria-current": sequence === selected ? "true" : null,
   },
-    images && el("img", { class: "thumb", src: `/api/images/${report.report_id}`, alt: "", loading: "lazy", width: 64, height: 64, onerror: again }),
+    images && !pictured(entry) && el("span", { class: "thumb none" }),
+    images && pictured(entry) && el("img", { class: "thumb", src: `/api/images/${report.report_id}`, alt: "", loading: "lazy", width: 64, height: 64, onerror: again }),
     el("span", { class: "decision" }, el("span", { class: "mark", "aria-hidden": "true" }), decided(report)),
     el("span", { class: "why" }, reasons ?? t("row.probability", { p: asPercent(top.probability) })),
     el("span", { class: "when" }, el("time", { datetime: report.received_at, title: asMoment(report.received_at), text: asTime(report.received_at) }), ` · ${t("row.number", { n: asNumber(sequence) })}`),
@@ -75,7 +76,9 @@ function row(entry) {
   );
 }
 
-// A picture may be written a moment after its report.
+// A picture may be written a moment after its report: of a new one it is tried.
+export const pictured = ({ image, report }) => image || Date.now() - new Date(report.received_at) < 60000;
+
 function again(event) {
   const image = event.target;
   const tries = Number(image.dataset.tries ?? 0);

@@ -134,5 +134,6 @@ byId("logout").hidden = !about.token;
 list.setup(about);
 detail.setup(about);
 upload.setup(about);
-list.refresh().then(() => { route(); connect(); });
+connect();
+list.refresh().then(route);
 learn();

@@ -214,10 +214,14 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     if dicom.is_some() || Spool::has_any(&config.state_dir, Door::Dicom) {
         let spool = Spool::open(&config.state_dir, Door::Dicom, &config.reserve)?;
         let keep = dicom.as_ref().map_or_else(Keep::default, |dicom| dicom.keep());
-        doors.add(spool.watch(&keep, decoder(), trial(config)?)?);
+        let watched = spool.watch(&keep, decoder(), trial(config)?)?;
+        doors.add(watched.with_retention_of_rejected(keep.bounds, assess::trusted_time));
     }
-    if config.source.camera.is_some() || Spool::has_any(&config.state_dir, Door::Camera) {
-        doors.add(camera_spool(config)?.watch(&Keep::default(), decoder(), trial(config)?)?);
+    let camera = &config.source.camera;
+    if camera.is_some() || Spool::has_any(&config.state_dir, Door::Camera) {
+        let keep = camera.as_ref().map_or_else(Keep::default, |camera| camera.keep());
+        let watched = camera_spool(config)?.watch(&keep, decoder(), trial(config)?)?;
+        doors.add(watched.with_retention_of_rejected(keep.bounds, assess::trusted_time));
     }
     Ok(doors)
 }

@@ -121,3 +121,22 @@ pub(crate) fn http(port: u16, method: &str, path: &str, body: &str) -> (String, 
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
 }
+
+/// A Grafana dashboard that comes with Roentgen.
+pub(crate) fn grafana(name: &str) -> serde_json::Value {
+    serde_json::from_str(&example(&format!("grafana/{name}"))).expect("JSON")
+}
+
+/// What each panel asks for: the panel's title, its kind and the query under `key`.
+pub(crate) fn queries(dashboard: &serde_json::Value, key: &str) -> Vec<(String, String, String)> {
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let found: Vec<_> = panels
+        .flat_map(|panel| {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let targets = panel["targets"].as_array().into_iter().flatten();
+            targets.map(move |target| (text(&panel["title"]), text(&panel["type"]), text(&target[key])))
+        })
+        .collect();
+    assert!(!found.is_empty() && found.iter().all(|(.., query)| !query.is_empty()), "{found:?}");
+    found
+}

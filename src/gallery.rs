@@ -10,7 +10,7 @@
 use crate::assess;
 use crate::preprocess;
 use crate::radiograph::Radiograph;
-use crate::report::{Clock, EvidenceMap};
+use crate::report::EvidenceMap;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use std::fs::{self, DirBuilder, Permissions};
@@ -222,10 +222,9 @@ impl Keeper {
         let is_full = images > self.bounds.images || bytes > self.bounds.bytes;
         // A twentieth more than must be, so that it is not done for every image.
         let room = |bound: u64| if is_full { bound - bound / 20 } else { bound };
-        let is_dated = assess::clock() == Clock::Synchronised;
-        let now = SystemTime::now();
+        let now = assess::trusted_time();
         for (time, size, path) in found {
-            let is_old = is_dated && now.duration_since(time).is_ok_and(|age| age > self.bounds.age);
+            let is_old = now.and_then(|now| now.duration_since(time).ok()).is_some_and(|age| age > self.bounds.age);
             if !is_old && images <= room(self.bounds.images) && bytes <= room(self.bounds.bytes) {
                 break;
             }

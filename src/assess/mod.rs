@@ -168,6 +168,11 @@ pub fn clock() -> Clock {
     clock::state()
 }
 
+/// The time, as long as somebody vouches for the clock.
+pub fn trusted_time() -> Option<SystemTime> {
+    (clock() == Clock::Synchronised).then(SystemTime::now)
+}
+
 /// RFC 3339, UTC, milliseconds. A time before 1970 or beyond what can be written stands as 1970.
 pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();

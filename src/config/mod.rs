@@ -330,6 +330,7 @@ mod tests {
             ("[source.dicom]\nallowed_peers = [\"*\"]\nlisten = \"11112\"", "source.dicom.listen"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\nae_title = \"\"", "source.dicom.ae_title"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\nmax_pdu_bytes = 10", "source.dicom.max_pdu_bytes"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nkeep_rejected_days = 40000", "source.dicom.keep_rejected_days"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_certificate = \"/a\"", "source.dicom.tls_key"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_client_ca = \"/a\"", "source.dicom.tls_client_ca"),
             ("[engine]\nthreads = 1000", "engine.threads"),

@@ -209,9 +209,15 @@ async function look(browser) {
   await page.setInputFiles("#files", [path.join(FILES, "upload.png"), path.join(FILES, "letter.txt")]);
   await page.locator('#uploads li[data-kind="bad"]').filter({ hasText: "neither DICOM nor PNG nor JPEG" }).waitFor();
   await page.locator('#uploads li[data-kind="good"]').filter({ hasText: "was reported" }).waitFor();
+  await page.evaluate(() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["Dear colleague,"], "dropped.txt"));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await page.locator('#uploads li[data-kind="bad"]').filter({ hasText: "dropped.txt" }).waitFor();
   await axe(page, "upload");
   await shot(page, "upload");
-  step("a radiograph is sent in and reported; another file is refused at once");
+  step("a radiograph is sent in and reported; other files, chosen or dropped, are refused at once");
 
   await please("daemon stop");
   await page.locator('.problem[data-code="page_cut_off"]').waitFor();

@@ -78,7 +78,7 @@ fn a_reported_image_leaves_nothing_and_a_rejected_one_stays_with_its_reason() {
 fn what_is_kept_of_settled_images_can_be_chosen() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap();
-    let mut folder = watch(&spool, Keep { reported: true, rejected: false });
+    let mut folder = watch(&spool, Keep { reported: true, rejected: false, ..Keep::default() });
     spool.store("a", &png(1)).unwrap();
     spool.store("b", b"no image").unwrap();
     for _ in 0..2 {
@@ -92,6 +92,30 @@ fn what_is_kept_of_settled_images_can_be_chosen() {
     assert_eq!(names(&root), ["arriving", "at-hand", "done", "incoming"]);
     assert_eq!(names(&root.join("done")), ["a"]);
     assert!(names(&root.join("incoming")).is_empty());
+}
+
+#[test]
+fn of_rejected_images_the_oldest_go_where_there_are_too_many() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap();
+    let rejected = state.path().join("spool/dicom/rejected");
+    let mut folder = watch(&spool, Keep { most_bytes: 0, ..Keep::default() });
+    for number in 0..6 {
+        spool.store(&number.to_string(), &[b'x'; 1000]).unwrap();
+        let item = next(&mut folder);
+        refuse(&mut folder, &item);
+        // File systems count time in ticks of milliseconds.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(folder.next(Duration::from_millis(50)).unwrap().is_none());
+    assert_eq!(names(&rejected).len(), 12, "each with its reason");
+    let newest = ["3", "3.reason.json", "4", "4.reason.json", "5", "5.reason.json"];
+    let most_bytes = newest.map(|name| fs::metadata(rejected.join(name)).unwrap().len()).iter().sum();
+    let mut folder = watch(&spool, Keep { most_bytes, ..Keep::default() });
+    for _ in 0..100 {
+        assert!(folder.next(Duration::from_millis(10)).unwrap().is_none());
+    }
+    assert_eq!(names(&rejected), newest);
 }
 
 #[test]
@@ -145,6 +169,43 @@ fn a_reserve_that_is_reached_is_said_before_anything_is_written() {
     assert!(matches!(spool.check_room(), Err(SpoolError::NoRoom(_))));
     let Err(SpoolError::NoRoom(reason)) = spool.store("a.dcm", b"1") else { panic!("there is no room") };
     assert!(reason.contains("min_free_bytes"), "{reason}");
+    assert!(names(&state.path().join("spool/dicom/arriving")).is_empty());
+}
+
+#[test]
+fn what_came_before_the_reserve_was_reached_is_judged_which_makes_room() {
+    let state = tempfile::tempdir().unwrap();
+    Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap().store("a.dcm", &png(1)).unwrap();
+    let all = reserve::Config { min_free_bytes: u64::MAX };
+    let spool = Spool::open(state.path(), Door::Dicom, &all).unwrap();
+    let mut folder = watch(&spool, Keep::default());
+    let item = next(&mut folder);
+    folder.settle(&item, Outcome::Reported).unwrap();
+    assert!(names(&state.path().join("spool/dicom/incoming")).is_empty());
+    assert!(matches!(spool.check_room(), Err(SpoolError::NoRoom(_))), "and nothing more is taken");
+}
+
+#[test]
+fn a_reserve_that_is_reached_in_the_middle_of_a_file_ends_it() {
+    const MIB: u64 = 1 << 20;
+    // In memory, where hardly anybody else changes what is free.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let state = tempfile::tempdir_in(place).unwrap();
+    let free = || {
+        let disk = rustix::fs::statvfs(state.path()).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    // What others write or remove meanwhile may spoil a try.
+    let is_ended = (0..5).any(|_| {
+        let room = reserve::Config { min_free_bytes: free().saturating_sub(8 * MIB) };
+        let spool = Spool::open(state.path(), Door::Dicom, &room).unwrap();
+        let Ok(mut draft) = spool.draft() else { return false };
+        let chunk = vec![0; MIB as usize];
+        let error = (0..24).find_map(|_| draft.append(&chunk).err());
+        matches!(error, Some(SpoolError::NoRoom(reason)) if reason.contains("min_free_bytes"))
+    });
+    assert!(is_ended);
     assert!(names(&state.path().join("spool/dicom/arriving")).is_empty());
 }
 

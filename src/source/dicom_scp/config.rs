@@ -31,6 +31,8 @@ pub struct Config {
     pub keep_reported: bool,
     /// Whether rejected instances are kept with their reason, in `state_dir/spool/dicom/rejected`; else they are deleted.
     pub keep_rejected: bool,
+    /// Most bytes of each of both, beyond which the oldest are deleted; 0: any number.
+    pub keep_bytes: u64,
     /// PEM file with the box's certificate, for TLS; without it there is none. This and the other two files: an absolute
     /// path, or `credential:NAME` for what systemd's `LoadCredential=NAME:…` gives the service.
     pub tls_certificate: Option<PathBuf>,
@@ -50,8 +52,9 @@ impl Default for Config {
             max_associations: 16,
             idle_seconds: 60,
             instance_seconds: 600,
-            keep_reported: false,
-            keep_rejected: true,
+            keep_reported: Keep::default().reported,
+            keep_rejected: Keep::default().rejected,
+            keep_bytes: Keep::default().most_bytes,
             tls_certificate: None,
             tls_key: None,
             tls_client_ca: None,
@@ -119,7 +122,7 @@ impl Config {
 
     /// What of the spool is kept.
     pub fn keep(&self) -> Keep {
-        Keep { reported: self.keep_reported, rejected: self.keep_rejected }
+        Keep { reported: self.keep_reported, rejected: self.keep_rejected, most_bytes: self.keep_bytes }
     }
 
     /// Whether anybody on the network may send, without showing who it is.

@@ -1,8 +1,9 @@
-//! How much of `done/` stays: files that are settled for too long, or beyond too many bytes, are deleted, the oldest
-//! first. Off unless it is asked for: these are somebody's radiographs. Nothing else is ever deleted: not in `incoming/`,
-//! not in `rejected/`, no folder, no link, no name that this program does not take.
+//! How much of settled files stays: those that are settled for too long, or beyond too many bytes, are deleted, the oldest
+//! first. Of the drop folder's `done/` only where it is asked for: these are somebody's radiographs, perhaps the only ones.
+//! Of a spool's `done/` and `rejected/`, which hold copies, beyond a number of bytes. Nothing else is ever deleted: not in
+//! `incoming/`, not in the drop folder's `rejected/`, no folder, no link, no name that this program does not take.
 //!
-//! Done in steps of milliseconds between two images, since `done/` may hold a million files. A file's age is that of its
+//! Done in steps of milliseconds between two images, since such a folder may hold a million files. A file's age is that of its
 //! last change by the file system's account, the moving into `done/` in general, and counts only by a clock that somebody
 //! vouches for: one that is years ahead would make everything old.
 
@@ -35,9 +36,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The time, as long as somebody vouches for the clock.
 pub type Time = fn() -> Option<SystemTime>;
 
-/// Deletes what `done/` need not hold any more.
+/// Deletes what a folder of settled files need not hold any more.
 pub(super) struct Retention {
-    done: PathBuf,
+    folder: PathBuf,
     /// `None`: for ever.
     age: Option<Duration>,
     bytes: Option<u64>,
@@ -65,7 +66,7 @@ enum Phase {
     Deleting { oldest: Vec<Settled>, bytes: u64, is_all: bool },
 }
 
-/// A file in `done/`.
+/// A settled file.
 struct Settled {
     since: SystemTime,
     path: PathBuf,
@@ -76,7 +77,15 @@ struct Settled {
 impl Folder {
     /// Deletes from `done/` what need not stay there, if the configuration says so.
     pub fn with_retention(mut self, config: &Config, time: Time) -> Self {
-        self.retention = Retention::new(config, time);
+        self.retention.extend(Retention::new(config, time));
+        self
+    }
+
+    /// Deletes from `done/` and `rejected/`, where files are kept there, what is more than so many bytes; 0: any number stays.
+    pub(in crate::source) fn with_most_bytes(mut self, bytes: u64) -> Self {
+        let kept = [(&self.done, self.manner.keeps_reported), (&self.rejected, self.manner.keeps_rejected)];
+        let kept = kept.into_iter().filter(|(_, is_kept)| *is_kept && bytes > 0);
+        self.retention.extend(kept.map(|(folder, _)| Retention::of(folder.clone(), None, Some(bytes), || None)));
         self
     }
 }
@@ -118,16 +127,12 @@ impl Retention {
     pub(super) fn new(config: &Config, time: Time) -> Option<Self> {
         let age = (config.keep_done_days > 0).then(|| DAY * config.keep_done_days);
         let bytes = (config.keep_done_bytes > 0).then_some(config.keep_done_bytes);
-        (age.is_some() || bytes.is_some()).then(|| Self {
-            done: config.done(),
-            age,
-            bytes,
-            time,
-            phase: Phase::Rest(None),
-            deleted: Count::default(),
-            said: None,
-            trouble: None,
-        })
+        (age.is_some() || bytes.is_some()).then(|| Self::of(config.done(), age, bytes, time))
+    }
+
+    fn of(folder: PathBuf, age: Option<Duration>, bytes: Option<u64>, time: Time) -> Self {
+        let (phase, deleted) = (Phase::Rest(None), Count::default());
+        Self { folder, age, bytes, time, phase, deleted, said: None, trouble: None }
     }
 
     /// Does a little, if there is something to do.
@@ -135,7 +140,7 @@ impl Retention {
         let phase = std::mem::replace(&mut self.phase, Phase::Rest(Some(now + PAUSE)));
         self.phase = match phase {
             Phase::Rest(Some(until)) if now < until => Phase::Rest(Some(until)),
-            Phase::Rest(_) => match fs::read_dir(&self.done) {
+            Phase::Rest(_) => match fs::read_dir(&self.folder) {
                 Ok(entries) => Phase::Looking { entries, oldest: BinaryHeap::new(), bytes: 0 },
                 Err(error) => {
                     self.complain(&error.to_string());
@@ -188,15 +193,15 @@ impl Retention {
         let Count { files, bytes } = std::mem::take(&mut self.deleted);
         let mebibytes = bytes as f64 / f64::from(1 << 20);
         log::info!(
-            "{}: {files} settled files ({mebibytes:.1} MiB) were deleted, as keep_done_days and keep_done_bytes ask for",
-            self.done.display()
+            "{}: {files} settled files ({mebibytes:.1} MiB) were deleted: no more are to be kept, by the configuration",
+            self.folder.display()
         );
         (self.said, self.trouble) = (Some(now), None);
     }
 
     fn complain(&mut self, trouble: &str) {
         if self.trouble.as_deref() != Some(trouble) {
-            log::warn!("{}: settled files cannot be deleted: {trouble}", self.done.display());
+            log::warn!("{}: settled files cannot be deleted: {trouble}", self.folder.display());
             self.trouble = Some(trouble.to_owned());
         }
     }

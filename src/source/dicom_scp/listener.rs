@@ -1,7 +1,8 @@
 //! The socket: bound, and bound again as long as that fails, and a thread for each connection. Not what is said on it.
 
+use super::tls::Encrypted;
 use super::wire::is_patience;
-use super::{Provider, Stop, tls};
+use super::{Provider, Stop};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -127,7 +128,7 @@ impl Drop for Guest {
     }
 }
 
-/// Gives a connection its thread; `None` where there are too many: it is closed without a word then.
+/// Gives a connection its thread; `None` where there are too many: it is closed without a word to it then.
 fn admit(
     provider: &Arc<Provider>,
     stream: TcpStream,
@@ -143,6 +144,7 @@ fn admit(
         || crowd.strangers.load(Ordering::Relaxed) > STRANGERS;
     if is_full {
         provider.watch.broken("crowd");
+        provider.warn(from, || "closed at once, since too many are connected".into());
         return None;
     }
     let (provider, stop) = (Arc::clone(provider), Arc::clone(stop));
@@ -163,7 +165,7 @@ fn serve(provider: &Provider, stream: TcpStream, from: IpAddr, stop: &Stop) -> i
     stream.set_write_timeout(Some(LOOK))?;
     stream.set_nodelay(true)?;
     match &provider.tls {
-        Some(config) => provider.serve(tls::stream(config, stream).map_err(io::Error::other)?, from, stop),
+        Some(config) => provider.serve(Encrypted::new(config, stream).map_err(io::Error::other)?, from, stop),
         None => provider.serve(stream, from, stop),
     }
     Ok(())

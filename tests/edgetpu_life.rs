@@ -122,14 +122,35 @@ fn auto_takes_the_accelerator_where_it_was_the_fastest_and_falls_back_where_it_f
     daemon.signal("TERM");
     daemon.wait();
 
-    // As where the accelerator is faster than this machine's processor.
     let file = place.path("state/backends.json");
-    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    let rows = json["entries"][0]["measured"].as_array_mut().unwrap();
-    let row = rows.iter_mut().find(|row| row["backend"] == "edgetpu").unwrap();
-    assert!(row["largest_difference"].as_u64() <= Some(2), "{row}");
-    row["min_ms"] = 1e-6.into();
-    fs::write(&file, json.to_string()).unwrap();
+    let measure = |min_ms: f64| {
+        let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let rows = json["entries"][0]["measured"].as_array_mut().unwrap();
+        let row = rows.iter_mut().find(|row| row["backend"] == "edgetpu").unwrap();
+        assert!(row["largest_difference"].as_u64() <= Some(2), "{row}");
+        row["min_ms"] = min_ms.into();
+        fs::write(&file, json.to_string()).unwrap();
+    };
+
+    // Where it is the slower one it judges by name only, and no longer when a reload asks for the fastest.
+    measure(1e6);
+    let path = place.path("roentgend.toml");
+    let auto = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("backend = \"edgetpu\"\n{auto}")).unwrap();
+    let (mut daemon, _) = start();
+    assert_eq!(judge("by-name.png", 11), "edgetpu");
+    fs::write(&path, auto).unwrap();
+    let (tries, before) = (log.processes().len(), place.log().len());
+    daemon.signal("HUP");
+    wait_for("the reload", || place.log()[before..].contains("read the configuration again"));
+    assert_eq!(judge("by-time.png", 12), "native");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!((judge("still.png", 13).as_str(), log.processes().len()), ("native", tries));
+    daemon.signal("TERM");
+    daemon.wait();
+
+    // As where the accelerator is faster than this machine's processor.
+    measure(1e-6);
     let (mut daemon, told) = start();
     assert!(told.contains("(measured before): native "), "{told}");
     assert_eq!(judge("a.png", 1), "edgetpu", "{}", place.log());

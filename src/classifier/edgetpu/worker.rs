@@ -62,9 +62,6 @@ fn expect(stream: &mut UnixStream, most: usize) -> io::Result<Vec<u8>> {
 /// The model, with its greatest difference from the golden outputs: a device or driver that computes something else must
 /// judge nobody.
 fn prepared(job: &Job, model: Vec<u8>, golden: &[Golden]) -> Result<(Interpreter, u8), String> {
-    if golden.is_empty() {
-        return Err("the bundle has no golden vectors, so that nobody knows whether it computes what it should".into());
-    }
     let mut interpreter = Interpreter::new(job, model)?;
     let mut largest = 0;
     for Golden { image, evidence, features } in golden {

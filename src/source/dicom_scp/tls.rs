@@ -119,3 +119,21 @@ impl Connection for Encrypted {
         self.socket.shutdown(Shutdown::Write)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{AlertDescription, CertificateError, InvalidMessage};
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_key_to_look_at() {
+        for (error, key) in [
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), CERTIFICATE),
+            (Error::NoCertificatesPresented, CLIENT_CA),
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), CLIENT_CA),
+            (Error::AlertReceived(AlertDescription::UnknownCA), CERTIFICATE),
+        ] {
+            assert!(explained(&error).contains(key), "{}", explained(&error));
+        }
+    }
+}

@@ -4,7 +4,7 @@
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, OriginKind, encode_png, phantom};
 use roentgen::source::decoder::Decoder;
-use roentgen::source::folder::{self, Folder};
+use roentgen::source::folder::{self, Bounds, Folder, Time};
 use roentgen::source::process::Program;
 use roentgen::source::reserve;
 use roentgen::source::spool::{Door, Keep, Spool, SpoolError};
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Long enough for a loaded machine; a test that passes does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,27 +95,36 @@ fn what_is_kept_of_settled_images_can_be_chosen() {
 }
 
 #[test]
-fn of_rejected_images_the_oldest_go_where_there_are_too_many() {
+fn of_what_was_rejected_the_oldest_go_in_time_with_their_reasons() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap();
     let rejected = state.path().join("spool/dicom/rejected");
-    let mut folder = watch(&spool, Keep { most_bytes: 0, ..Keep::default() });
-    for number in 0..6 {
-        spool.store(&number.to_string(), &[b'x'; 1000]).unwrap();
+    let mut folder = watch(&spool, Keep::default());
+    for name in ["a", "b", "c"] {
+        spool.store(name, &[b'x'; 1000]).unwrap();
         let item = next(&mut folder);
         refuse(&mut folder, &item);
         // File systems count time in ticks of milliseconds.
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(folder.next(Duration::from_millis(50)).unwrap().is_none());
-    assert_eq!(names(&rejected).len(), 12, "each with its reason");
-    let newest = ["3", "3.reason.json", "4", "4.reason.json", "5", "5.reason.json"];
-    let most_bytes = newest.map(|name| fs::metadata(rejected.join(name)).unwrap().len()).iter().sum();
-    let mut folder = watch(&spool, Keep { most_bytes, ..Keep::default() });
-    for _ in 0..100 {
-        assert!(folder.next(Duration::from_millis(10)).unwrap().is_none());
-    }
-    assert_eq!(names(&rejected), newest);
+    assert_eq!(names(&rejected).len(), 6);
+    let look = |bounds: Bounds, time: Time| {
+        let mut folder = watch(&spool, Keep::default()).with_retention_of_rejected(bounds, time);
+        for _ in 0..20 {
+            assert!(folder.next(Duration::from_millis(5)).unwrap().is_none());
+        }
+        names(&rejected)
+    };
+    let in_forty_days = || Some(SystemTime::now() + Duration::from_secs(40 * 86_400));
+    assert_eq!(look(Keep::BOUNDS, || None).len(), 6, "nobody vouches for the clock");
+    assert_eq!(look(Bounds { days: 0, bytes: 2500 }, || None), ["b", "b.reason.json", "c", "c.reason.json"]);
+    assert_eq!(look(Bounds { days: 0, bytes: 0 }, in_forty_days).len(), 4, "for ever");
+    assert!(look(Keep::BOUNDS, in_forty_days).is_empty());
+    // Where none are kept nobody looks for them.
+    let keep = Keep { rejected: false, ..Keep::default() };
+    std::fs::remove_dir(&rejected).unwrap();
+    let mut folder = watch(&spool, keep).with_retention_of_rejected(keep.bounds, || None);
+    assert!(folder.next(Duration::ZERO).unwrap().is_none() && !rejected.exists());
 }
 
 #[test]

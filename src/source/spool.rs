@@ -6,14 +6,14 @@
 //! state_dir/spool/DOOR/
 //!     arriving/    files that are being written; what an earlier run has left there is removed
 //!     incoming/    complete ones, until they are settled: then they are deleted
-//!     rejected/    refused ones, each with its NAME.reason.json; the oldest go where there are too many
+//!     rejected/    refused ones, each with its NAME.reason.json; the oldest go in time ([`Keep::bounds`])
 //! ```
 //!
 //! What lies here may hold patients' names: only the daemon's user reads it.
 
 use super::SourceError;
 use super::decoder::Decoder;
-use super::folder::{self, Folder, Manner, RUN};
+use super::folder::{self, Bounds, Folder, Manner, RUN};
 use super::process::Program;
 use super::reserve::{self, Reserve};
 use super::trouble::{Fate, fate};
@@ -64,14 +64,18 @@ pub struct Keep {
     pub reported: bool,
     /// Rejected ones, in `rejected/`, with their reason; else they are deleted.
     pub rejected: bool,
-    /// Most bytes of each of both, beyond which the oldest are deleted; 0: any number.
-    pub most_bytes: u64,
+    /// For how long, and how many.
+    pub bounds: Bounds,
+}
+
+impl Keep {
+    /// How much of the rejected ones stays by default: for long enough to be looked into, and no more than a small card bears.
+    pub const BOUNDS: Bounds = Bounds { days: 30, bytes: 1 << 30 };
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        // Whoever sent or filmed them can do so again; a full disk would close all doors.
-        Self { reported: false, rejected: true, most_bytes: 1 << 30 }
+        Self { reported: false, rejected: true, bounds: Self::BOUNDS }
     }
 }
 
@@ -150,9 +154,7 @@ impl Spool {
     pub fn watch(&self, keep: &Keep, decoder: Decoder, trial: Program) -> Result<Folder, SourceError> {
         // Whatever has its name there is complete: there is nothing to wait for.
         let config = folder::Config { incoming: self.incoming(), settle_ms: 0, ..folder::Config::default() };
-        Ok(Folder::open_as(self.door.manner(keep), &config, decoder)?
-            .with_trials(trial, &self.root)
-            .with_most_bytes(keep.most_bytes))
+        Ok(Folder::open_as(self.door.manner(keep), &config, decoder)?.with_trials(trial, &self.root))
     }
 
     /// Puts a complete file into it, durable on return. `name` is the box's own, and never a patient's.

@@ -29,7 +29,7 @@ pub(in crate::source) use hand::RUN;
 pub use identity::arrived;
 pub use manner::Manner;
 pub use names::may_be_taken;
-pub use retention::Time;
+pub use retention::{Bounds, Time};
 
 use super::bell::Bell;
 use super::decoder::Decoder;
@@ -122,7 +122,7 @@ pub struct Folder {
     /// What is settled and could not be moved yet.
     unmoved: Vec<Settling>,
     reserve: Option<Reserve>,
-    /// What `done/`, and of a spool `rejected/`, need not hold any more.
+    /// What `done/` and `rejected/` need not hold any more.
     retention: Vec<Retention>,
     /// Files that may have crashed this program, and how they are tried.
     suspects: Option<(Hand, Trials)>,

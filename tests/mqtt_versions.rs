@@ -251,7 +251,7 @@ fn a_broker_whose_rules_refuse_reports_costs_none_of_them() {
 #[test]
 fn the_documented_rules_let_each_do_its_own_and_no_more() {
     let Some(place) = Place::new() else { return };
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/examples/mosquitto.acl");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/examples/mosquitto/acl");
     let rules = fs::read_to_string(example).unwrap();
     let users = [("box-t", "a"), ("fleet", "b"), ("dashboard", "c"), ("homeassistant", "d"), ("box-2", "e")];
     with_rules(&place, &rules, &users);

@@ -4,7 +4,7 @@
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, OriginKind, encode_png, phantom};
 use roentgen::source::decoder::Decoder;
-use roentgen::source::folder::{self, Folder};
+use roentgen::source::folder::{self, Bounds, Folder, Time};
 use roentgen::source::process::Program;
 use roentgen::source::reserve;
 use roentgen::source::spool::{Door, Keep, Spool, SpoolError};
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Long enough for a loaded machine; a test that passes does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -78,7 +78,7 @@ fn a_reported_image_leaves_nothing_and_a_rejected_one_stays_with_its_reason() {
 fn what_is_kept_of_settled_images_can_be_chosen() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap();
-    let mut folder = watch(&spool, Keep { reported: true, rejected: false });
+    let mut folder = watch(&spool, Keep { reported: true, rejected: false, ..Keep::default() });
     spool.store("a", &png(1)).unwrap();
     spool.store("b", b"no image").unwrap();
     for _ in 0..2 {
@@ -92,6 +92,39 @@ fn what_is_kept_of_settled_images_can_be_chosen() {
     assert_eq!(names(&root), ["arriving", "at-hand", "done", "incoming"]);
     assert_eq!(names(&root.join("done")), ["a"]);
     assert!(names(&root.join("incoming")).is_empty());
+}
+
+#[test]
+fn of_what_was_rejected_the_oldest_go_in_time_with_their_reasons() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap();
+    let rejected = state.path().join("spool/dicom/rejected");
+    let mut folder = watch(&spool, Keep::default());
+    for name in ["a", "b", "c"] {
+        spool.store(name, &[b'x'; 1000]).unwrap();
+        let item = next(&mut folder);
+        refuse(&mut folder, &item);
+        // File systems count time in ticks of milliseconds.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(names(&rejected).len(), 6);
+    let look = |bounds: Bounds, time: Time| {
+        let mut folder = watch(&spool, Keep::default()).with_retention_of_rejected(bounds, time);
+        for _ in 0..20 {
+            assert!(folder.next(Duration::from_millis(5)).unwrap().is_none());
+        }
+        names(&rejected)
+    };
+    let in_forty_days = || Some(SystemTime::now() + Duration::from_secs(40 * 86_400));
+    assert_eq!(look(Keep::BOUNDS, || None).len(), 6, "nobody vouches for the clock");
+    assert_eq!(look(Bounds { days: 0, bytes: 2500 }, || None), ["b", "b.reason.json", "c", "c.reason.json"]);
+    assert_eq!(look(Bounds { days: 0, bytes: 0 }, in_forty_days).len(), 4, "for ever");
+    assert!(look(Keep::BOUNDS, in_forty_days).is_empty());
+    // Where none are kept nobody looks for them.
+    let keep = Keep { rejected: false, ..Keep::default() };
+    std::fs::remove_dir(&rejected).unwrap();
+    let mut folder = watch(&spool, keep).with_retention_of_rejected(keep.bounds, || None);
+    assert!(folder.next(Duration::ZERO).unwrap().is_none() && !rejected.exists());
 }
 
 #[test]

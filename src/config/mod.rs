@@ -2,9 +2,11 @@
 
 mod backend;
 mod health;
+mod web;
 
 pub use backend::Backend;
-pub use health::{Telemetry, Updates, Web};
+pub use health::{Telemetry, Updates};
+pub use web::Web;
 
 use crate::assess;
 use crate::bundle;
@@ -180,7 +182,7 @@ impl Config {
         self.engine.validate()?;
         self.accelerator.validate()?;
         self.telemetry.validate()?;
-        self.web.address()?;
+        self.web.validate()?;
         if !self.backend.is_built() {
             let name = self.backend.name();
             return Err(format!("backend = {name:?}: it is not in this build; write {}", Backend::built()));
@@ -251,6 +253,7 @@ mod tests {
         config.mqtt.client_certificate = Some(PathBuf::new());
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
+        config.web.token = Some(PathBuf::new());
         config.home_assistant = Some(home_assistant::Config::default());
         let mut results = dicom_sr::Config::to("", "");
         results.ca_file = Some(PathBuf::new());
@@ -340,6 +343,7 @@ mod tests {
             ("[source.dicom]\nallowed_peers = [\"*\"]\nlisten = \"11112\"", "source.dicom.listen"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\nae_title = \"\"", "source.dicom.ae_title"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\nmax_pdu_bytes = 10", "source.dicom.max_pdu_bytes"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nkeep_rejected_days = 40000", "source.dicom.keep_rejected_days"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_certificate = \"/a\"", "source.dicom.tls_key"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_client_ca = \"/a\"", "source.dicom.tls_client_ca"),
             ("[engine]\nthreads = 1000", "engine.threads"),
@@ -357,6 +361,7 @@ mod tests {
             ("[dicom_results]\naddress = \"pacs:104\"\ncalled_ae_title = \"PACS\"\nsend = [\"pdf\"]", "pdf"),
             ("[web]\nlisten = \"8080\"", "web.listen"),
             ("[web]\nlisten = \"0.0.0.0:8080\"", "allow_remote"),
+            ("[web]\ntoken = \"a\"", "web.token"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),

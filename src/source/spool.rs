@@ -6,14 +6,14 @@
 //! state_dir/spool/DOOR/
 //!     arriving/    files that are being written; what an earlier run has left there is removed
 //!     incoming/    complete ones, until they are settled: then they are deleted
-//!     rejected/    refused ones, each with its NAME.reason.json
+//!     rejected/    refused ones, each with its NAME.reason.json; the oldest go in time ([`Keep::bounds`])
 //! ```
 //!
 //! What lies here may hold patients' names: only the daemon's user reads it.
 
 use super::SourceError;
 use super::decoder::Decoder;
-use super::folder::{self, Folder, Manner, RUN};
+use super::folder::{self, Bounds, Folder, Manner, RUN};
 use super::process::Program;
 use super::reserve::{self, Reserve};
 use super::trouble::{Fate, fate};
@@ -61,11 +61,18 @@ pub struct Keep {
     pub reported: bool,
     /// Rejected ones, in `rejected/`, with their reason; else they are deleted.
     pub rejected: bool,
+    /// For how long, and how many.
+    pub bounds: Bounds,
+}
+
+impl Keep {
+    /// How much of the rejected ones stays by default: for long enough to be looked into, and no more than a small card bears.
+    pub const BOUNDS: Bounds = Bounds { days: 30, bytes: 1 << 30 };
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { reported: false, rejected: true }
+        Self { reported: false, rejected: true, bounds: Self::BOUNDS }
     }
 }
 

@@ -125,6 +125,7 @@ pub(crate) fn telemetry() -> Vec<(String, Value)> {
     status.running(Setup {
         device: "box-t".into(),
         model,
+        bundle: "/".into(),
         fallback: Some(fallback.clone()),
         backend: "native".into(),
         kernel: "portable".into(),

@@ -21,8 +21,9 @@
 //!
 //! ```text
 //! 7  pipeline      next → preprocess → classify → assess → outbox → settle
-//!    web           /metrics and /healthz
-//! 6  config        one TOML, each module's own section, unknown keys refused
+//!    web           the dashboard, /metrics and /healthz
+//! 6  gallery       small copies of radiographs for the dashboard, where that is wanted
+//!    config        one TOML, each module's own section, unknown keys refused
 //!    status        what the box knows about itself: telemetry, health
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract), tflite; edgetpu, which has a TFLite delegate
 //!                  run the network in a child process, and the processor where that fails
@@ -60,6 +61,7 @@ pub mod assess;
 pub mod bundle;
 pub mod classifier;
 pub mod config;
+pub mod gallery;
 pub mod kernels;
 pub mod named_file;
 pub mod network;

@@ -2,9 +2,11 @@
 
 mod backend;
 mod health;
+mod web;
 
 pub use backend::Backend;
-pub use health::{Telemetry, Updates, Web};
+pub use health::{Telemetry, Updates};
+pub use web::Web;
 
 use crate::assess;
 use crate::bundle;
@@ -172,7 +174,7 @@ impl Config {
         self.engine.validate()?;
         self.accelerator.validate()?;
         self.telemetry.validate()?;
-        self.web.address()?;
+        self.web.validate()?;
         if !self.backend.is_built() {
             let name = self.backend.name();
             return Err(format!("backend = {name:?}: it is not in this build; write {}", Backend::built()));
@@ -243,6 +245,7 @@ mod tests {
         config.mqtt.client_certificate = Some(PathBuf::new());
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
+        config.web.token = Some(PathBuf::new());
         let mut results = dicom_sr::Config::to("", "");
         results.ca_file = Some(PathBuf::new());
         results.client_certificate = Some(PathBuf::new());
@@ -345,6 +348,7 @@ mod tests {
             ("[dicom_results]\naddress = \"pacs:104\"\ncalled_ae_title = \"PACS\"\nsend = [\"pdf\"]", "pdf"),
             ("[web]\nlisten = \"8080\"", "web.listen"),
             ("[web]\nlisten = \"0.0.0.0:8080\"", "allow_remote"),
+            ("[web]\ntoken = \"a\"", "web.token"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),

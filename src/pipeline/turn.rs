@@ -5,8 +5,9 @@
 //! whatever ends the program in between, the image is offered again, and neither is lost nor made for nothing.
 
 use super::{PipelineError, lock};
-use crate::assess::{Assessor, Seen, heatmap};
+use crate::assess::{self, Assessor, Seen, heatmap};
 use crate::classifier::{Classifier, ClassifyError};
+use crate::gallery::{self, Gallery};
 use crate::outbox::{Enqueued, Outbox};
 use crate::preprocess::preprocess;
 use crate::radiograph::{OriginKind, Radiograph};
@@ -29,6 +30,7 @@ pub(super) struct Way<'a> {
     classifier: &'a mut dyn Classifier,
     assessor: &'a Assessor,
     results: Option<&'a Results>,
+    gallery: Option<&'a Gallery>,
     status: &'a Status,
     outbox: &'a Mutex<Outbox>,
     /// How often the source's decoder had been replaced when the status was told.
@@ -37,6 +39,8 @@ pub(super) struct Way<'a> {
     unkept: Option<Item>,
     /// What goes back to the PACS on the item at hand, until it is released.
     made: Option<Made>,
+    /// What the dashboard is to show of the item at hand, until its report is durable.
+    copy: Option<gallery::Copy>,
     /// Whether it was said of the item at hand how its report stands.
     told: bool,
     /// Whether the drain has not been told of that yet.
@@ -51,6 +55,7 @@ impl<'a> Way<'a> {
         classifier: &'a mut dyn Classifier,
         assessor: &'a Assessor,
         results: Option<&'a Results>,
+        gallery: Option<&'a Gallery>,
         status: &'a Status,
         outbox: &'a Mutex<Outbox>,
     ) -> Self {
@@ -60,11 +65,13 @@ impl<'a> Way<'a> {
             classifier,
             assessor,
             results,
+            gallery,
             status,
             outbox,
             restarts,
             unkept: None,
             made: None,
+            copy: None,
             told: false,
             news: false,
             trouble: None,
@@ -88,7 +95,7 @@ impl<'a> Way<'a> {
     /// The way ends: what could not be kept is handed over again to the next one.
     pub(super) fn end(&mut self) -> Result<(), PipelineError> {
         let Some(item) = self.unkept.take() else { return Ok(()) };
-        (self.made, self.told) = (None, false);
+        (self.made, self.copy, self.told) = (None, None, false);
         if let Content::Judged(report) = &item.content {
             self.discard(&report.report_id);
         }
@@ -171,8 +178,10 @@ impl<'a> Way<'a> {
             }
             let draw = filing.is_some() && maker.is_some_and(|maker| maker.wants_picture());
             let (received_at, decode) = (item.received_at, item.decode);
-            let (report, picture) =
-                judge_and_draw(radiograph, received_at, decode, self.classifier, self.assessor, draw)?;
+            let wanted = Wanted { picture: draw, copy: self.gallery.is_some() };
+            let Judged { report, picture, copy } =
+                judge_for(wanted, radiograph, received_at, decode, self.classifier, self.assessor)?;
+            self.copy = copy;
             self.made = maker.zip(filing).map(|(maker, filing)| maker.make(&filing, &report, picture.as_ref()));
             item.content = Content::Judged(Box::new(report));
         }
@@ -205,6 +214,9 @@ impl<'a> Way<'a> {
             }
         }
         let (id, sequence) = (report.report_id.clone(), enqueued.sequence());
+        if let (Some(gallery), Some(copy)) = (self.gallery, self.copy.take()) {
+            gallery.keep(&id, copy);
+        }
         self.release(&id, sequence)
     }
 
@@ -266,6 +278,35 @@ pub fn judge_and_draw(
     assessor: &Assessor,
     draw: bool,
 ) -> Result<(Report, Option<RgbImage>), ClassifyError> {
+    let wanted = Wanted { picture: draw, copy: false };
+    let judged = judge_for(wanted, radiograph, received_at, decode, classifier, assessor)?;
+    Ok((judged.report, judged.picture))
+}
+
+/// What is wanted of a radiograph besides its report.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// The picture for a reader.
+    picture: bool,
+    /// The copy for the dashboard.
+    copy: bool,
+}
+
+/// What came of it.
+struct Judged {
+    report: Report,
+    picture: Option<RgbImage>,
+    copy: Option<gallery::Copy>,
+}
+
+fn judge_for(
+    wanted: Wanted,
+    radiograph: &Radiograph,
+    received_at: SystemTime,
+    decode: Duration,
+    classifier: &mut dyn Classifier,
+    assessor: &Assessor,
+) -> Result<Judged, ClassifyError> {
     let started = Instant::now();
     let image = preprocess(radiograph);
     let preprocessed = started.elapsed();
@@ -279,8 +320,9 @@ pub fn judge_and_draw(
     };
     let seen = Seen { radiograph, image: &image, evidence: &evidence };
     let report = assessor.assess(&seen, received_at, timing, 0, classifier.name());
-    let picture = draw.then(|| heatmap::render(&seen, &report));
-    Ok((report, picture))
+    let picture = wanted.picture.then(|| heatmap::render(&seen, &report));
+    let copy = wanted.copy.then(|| gallery::Copy::of(radiograph, assess::evidence_map(&evidence)));
+    Ok(Judged { report, picture, copy })
 }
 
 /// Says what was reported: a line for people, and its fields for who searches the journal.

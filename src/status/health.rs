@@ -228,6 +228,7 @@ mod tests {
         Setup {
             device: "box-t".into(),
             model: ModelIdentity { name: "tiny".into(), version: "1.0.0".into(), sha256: "ab".into() },
+            bundle: "/".into(),
             fallback: None,
             backend: "native".into(),
             kernel: "portable".into(),

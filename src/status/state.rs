@@ -27,6 +27,8 @@ pub struct Setup {
     pub device: String,
     /// The model.
     pub model: ModelIdentity,
+    /// The directory of its bundle.
+    pub bundle: PathBuf,
     /// Set where that is not the model that it should run.
     pub fallback: Option<Fallback>,
     /// What runs it.

@@ -99,6 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         sink: &mut sink,
         assessor: &assessor,
         results: None,
+        gallery: None,
         status: &status,
     };
     let ended = pipeline::run(line, &Mutex::new(outbox), &mut || {

@@ -297,7 +297,7 @@ mod tests {
         assert!(of.digest("a") != of.digest("b") && of.digest("a") != padded(b".5").digest("a"));
         let written = of.evidence().file("1.2", "1.2");
         let holds = |part: &[u8]| written.windows(part.len()).any(|window| window == part);
-        assert!(holds(b"\x08\0\x55\x11UI\x08\01.2.3.4\0"), "padded as the standard has it");
+        assert!(holds(b"\x08\0\x55\x11UI\x08\x001.2.3.4\0"), "padded as the standard has it");
     }
 
     #[test]

@@ -201,7 +201,7 @@ mod tests {
         assert_eq!((tries.due(start), tries.soonest(start)), (vec![], Some(seconds(1))));
         assert_eq!(tries.due(start + seconds(5)), [second.clone(), first.clone()]);
         tries.failed(&mut round, &second, PASSING, "c", start + seconds(5));
-        assert_eq!(tries.due(start + seconds(6)), [first.clone()], "the second pause is longer");
+        assert_eq!(tries.due(start + seconds(6)), vec![first.clone()], "the second pause is longer");
         assert_eq!(tries.due(start + seconds(7)), [first.clone(), second.clone()]);
         assert_eq!(tries.reason(), Some("c"));
         for _ in 0..50 {

@@ -143,7 +143,7 @@ impl Rounds {
             let (connected, connections, error) = side.connection();
             self.status.broker(Broker { connected, connections, error: error.filter(|_| !connected) });
             side.announce_backend(self.status.setup().and_then(|setup| setup.backend_fallback));
-            self.web.follow(&config.web, &self.status, now);
+            self.web.follow(config, &self.status, now);
             self.status.camera(camera.as_ref().map(camera::Remote::condition));
             self.commands(config, side, camera.as_ref(), now);
             self.updates.round(config, &self.status, &self.reload, &mut self.desk, now);

@@ -10,6 +10,7 @@ use roentgen::bundle::Bundle;
 use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::{Classifier, Running};
 use roentgen::config::Config;
+use roentgen::gallery::{self, Bounds, Gallery};
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
 use roentgen::sink::dicom_sr::{self, Results};
@@ -24,6 +25,7 @@ use roentgen::source::spool::{Door, Keep, Spool};
 use roentgen::status::Setup;
 use std::io;
 use std::path::absolute;
+use std::time::Duration;
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -42,6 +44,8 @@ pub(super) struct Parts {
     pub(super) sink: MqttSink,
     /// What goes back to the PACS, where anything does.
     pub(super) results: Option<Results>,
+    /// What keeps copies of radiographs for the dashboard, where that is wanted.
+    pub(super) gallery: Option<Gallery>,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
     /// What the status says of a broken outbox as long as this process lives.
@@ -63,6 +67,7 @@ impl Parts {
         if let Some(results) = &mut results {
             results.begin()?;
         }
+        let gallery = gallery(&config);
         let broker_files = reload::stamps(&config, &["mqtt", "dicom_results"])?;
         let (dicom_files, dicom_watch) = (reload::stamps(&config, &["source.dicom"])?, Watch::default());
         let dicom = dicom(&config, &dicom_watch)?;
@@ -87,6 +92,7 @@ impl Parts {
             camera,
             sink,
             results,
+            gallery,
             broker_files,
             outbox_set_aside,
         }))
@@ -99,6 +105,7 @@ impl Parts {
         Setup {
             device: config.device.clone(),
             model: assessor.model().clone(),
+            bundle: model.bundle.dir().to_owned(),
             fallback: model.fallback.clone(),
             backend: running.backend,
             kernel: running.kernel,
@@ -128,6 +135,11 @@ impl Parts {
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
         let Change { config, model, assessor, source, trial, broker, results, dicom, .. } = change;
         let new_model = model.is_some();
+        if self.config.web != config.web {
+            // The old one writes what is queued first.
+            self.gallery = None;
+            self.gallery = gallery(&config);
+        }
         self.config = config;
         if let Some(model) = model {
             self.model = model;
@@ -194,6 +206,20 @@ pub(super) fn results(config: &Config) -> anyhow::Result<Option<Results>> {
     }
     let key = Key::load_or_create(&config.key())?;
     Ok(Some(Results::new(results, &config.device, &key, &config.state_dir, assess::trusted_time)?))
+}
+
+/// What keeps copies of radiographs for the dashboard. Nobody must have them: what goes wrong is a warning.
+fn gallery(config: &Config) -> Option<Gallery> {
+    let web = &config.web;
+    if !web.images || web.listen.is_none() {
+        gallery::remove(&config.state_dir);
+        return None;
+    }
+    let age = Duration::from_secs(web.max_image_age_days * 86_400);
+    let bounds = Bounds { images: web.max_images, bytes: web.max_image_bytes, age };
+    let started = Gallery::start(&config.state_dir, bounds);
+    let shown = gallery::folder(&config.state_dir);
+    started.map_err(|error| log::warn!("{}: the dashboard shows no radiographs: {error}", shown.display())).ok()
 }
 
 /// The doors into the box.

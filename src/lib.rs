@@ -31,7 +31,8 @@
 //!    source        trait Source, Doors; folder; spool, for doors whose images are not files; dicom_scp, to which modalities
 //!                  send; camera; decoder, which opens radiographs in a child process
 //!    outbox        the durable queue (SQLite)
-//!    sink          trait Sink; mqtt; dicom_sr, which brings results back to the PACS
+//!    sink          trait Sink; mqtt (3.1.1 and 5); home_assistant, what it is told; dicom_sr, which brings results back to
+//!                  the PACS
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,
 //!                  weights and engine, which run it on the kernels
 //!    bundle        the model bundle: signature, manifest, hashes, golden vectors; the store of installed ones

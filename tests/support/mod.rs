@@ -6,6 +6,7 @@
 pub(crate) mod authority;
 pub(crate) mod daemon;
 pub(crate) mod gated;
+pub(crate) mod payloads;
 pub(crate) mod store;
 pub(crate) mod tiny;
 

@@ -12,7 +12,8 @@
 //! levels that the network reads, bytes and nothing else. A [`classifier::Classifier`] returns
 //! [`classifier::Evidence`]: a map of class logits and its mean. [`assess`] makes that a [`report::Report`], with
 //! calibrated probabilities or an abstention that says why. The report is durable in the [`outbox`] before its file
-//! leaves the drop folder, and a [`sink::Sink`] publishes it until the broker acknowledged.
+//! leaves the drop folder, and a [`sink::Sink`] publishes it until the broker acknowledged. `src/doc/architecture.svg` draws
+//! it; the pages beside that drawing are for those who use a box, not for those who change it.
 //!
 //! # The floors
 //!

@@ -371,6 +371,7 @@ mod tests {
         status.running(Setup {
             device: "box-t".into(),
             model,
+            bundle: "/".into(),
             fallback: None,
             backend: "native".into(),
             kernel: "portable".into(),

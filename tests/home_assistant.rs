@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::daemon::{Place, Received};
-use support::{PATIENCE, Process, png, wait_for};
+use support::{Maker, PATIENCE, Process, png, wait_for};
 
 const TOPIC: &str = "homeassistant/device/roentgen_box-t/config";
 const SECTION: &str = "[home_assistant]\n";
@@ -217,8 +217,12 @@ impl Drop for HomeAssistant {
 fn home_assistant_finds_the_box_shows_what_it_says_and_commands_it() {
     let Some(root) = root() else { return };
     let Some(place) = Place::new() else { return };
+    let maker = Maker::new();
+    let bundle = |version: &str| maker.bundle(&place.path("made"), version);
+    place.configure(&bundle("1.0.0"), &format!("trusted_keys = [{:?}]", maker.key()));
     place.configure_more(SECTION);
-    place.configure_more("[telemetry]\ninterval_s = 5\n");
+    place.configure_more("[telemetry]\ninterval_s = 5\n[updates]\nautomatic = false\n");
+    let later = bundle("1.1.0");
     let _broker = place.broker();
     let received = Received::subscribe(place.port, "screen");
     let daemon = place.daemon();
@@ -252,7 +256,7 @@ fn home_assistant_finds_the_box_shows_what_it_says_and_commands_it() {
     assert!(!entities.iter().any(|found| found.starts_with("button.box_t_take")), "this box has no camera");
     home.wait_for("update.box_t_model", |state| state == "off");
     let model = &home.ask("states")["update.box_t_model"]["attributes"];
-    assert_eq!((&model["installed_version"], &model["latest_version"]), (&"0.0.1".into(), &"0.0.1".into()), "{model}");
+    assert_eq!((&model["installed_version"], &model["latest_version"]), (&"1.0.0".into(), &"1.0.0".into()), "{model}");
 
     place.drop_file("a.png", &png(1));
     home.wait_for("sensor.box_t_screening_result", |state| !["unknown", "unavailable"].contains(&state));
@@ -281,6 +285,18 @@ fn home_assistant_finds_the_box_shows_what_it_says_and_commands_it() {
     assert_eq!(home.ask("call button press button.box_t_reload_configuration"), true);
     wait_for("the answer", || received.on("result").iter().any(|(_, json)| json["id"] == "home-assistant"));
     home.wait_for("sensor.box_t_last_command", |state| state == "done");
+
+    // A model that lies there is offered, and installed from there.
+    let incoming = place.path("state/bundles/incoming");
+    fs::create_dir_all(&incoming).unwrap();
+    fs::rename(&later, incoming.join("later")).unwrap();
+    home.wait_for("update.box_t_model", |state| state == "on");
+    let model = &home.ask("states")["update.box_t_model"]["attributes"];
+    assert_eq!((&model["installed_version"], &model["latest_version"]), (&"1.0.0".into(), &"1.1.0".into()), "{model}");
+    assert_eq!(home.ask("call update install update.box_t_model"), true);
+    home.wait_for("update.box_t_model", |state| state == "off");
+    let model = &home.ask("states")["update.box_t_model"]["attributes"];
+    assert_eq!(model["installed_version"], "1.1.0", "{model}");
 
     // Switched off, all of it goes away.
     without_section(&place);

@@ -18,7 +18,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
-use support::{names, png, wait_for};
+use support::{names, output, png, roentgend, stdout, wait_for};
 use web::{Events, ask, fill, get, label, place};
 
 /// The sequences of a page of reports.
@@ -187,6 +187,11 @@ fn the_dashboard_is_for_who_knows_the_token_and_asks_by_its_name() {
 
     // On other addresses the dashboard needs a token; what machines read does not.
     drop(daemon);
+    let doctor = || stdout(&output(roentgend().args(["doctor", "--config"]).arg(&path)));
+    assert!(doctor().contains("for who knows the token"), "{}", doctor());
+    fs::set_permissions(&token, Permissions::from_mode(0o644)).unwrap();
+    assert!(doctor().lines().any(|line| line.starts_with("FAIL  web") && line.contains("chmod")), "{}", doctor());
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
     let open = text
         .replace(&format!("127.0.0.1:{port}"), &format!("0.0.0.0:{port}"))
         .replace("[web]", "[web]\nallow_remote = true");

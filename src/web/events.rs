@@ -18,6 +18,7 @@ use crate::status::{Roots, Telemetry};
 use hyper::body::Bytes;
 use serde_json::Value;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -48,6 +49,8 @@ const BREATH: Duration = Duration::from_millis(50);
 pub(super) struct Hub {
     listeners: Mutex<Vec<Listener>>,
     joined: Notify,
+    /// How many have ever come.
+    comers: AtomicU64,
 }
 
 struct Listener {
@@ -65,6 +68,9 @@ impl Hub {
         }
         let (queue, events) = mpsc::channel(QUEUE);
         exchange.extend(LIFE);
+        // After how many milliseconds a browser comes again. The queue is empty: it fits.
+        let _ = queue.try_send(Bytes::from_static(b"retry: 1000\n\n"));
+        self.comers.fetch_add(1, Ordering::Relaxed);
         listeners.push(Listener { queue, exchange: Arc::clone(exchange) });
         self.joined.notify_one();
         Some(events)
@@ -101,8 +107,8 @@ struct Told {
     sent_up_to: u64,
     /// How the box was, without what changes all the time; and when that was told.
     health: Option<(Value, Instant)>,
-    /// How many listened.
-    listeners: usize,
+    /// How many had come by then.
+    comers: u64,
 }
 
 /// What is new in the outbox.
@@ -194,12 +200,12 @@ fn look(outbox: &Path, gallery: Option<&Path>, last: Option<u64>) -> Result<News
 fn health(site: &Site, told: &mut Told) {
     let telemetry = site.status.telemetry(&Roots::default());
     let now = matters(&telemetry);
-    let listeners = site.hub.len();
+    let comers = site.hub.comers.load(Ordering::Relaxed);
     let is_news = told.health.as_ref().is_none_or(|(before, at)| *before != now || at.elapsed() >= AGAIN);
-    if !is_news && listeners <= told.listeners {
+    if !is_news && comers == told.comers {
         return;
     }
-    told.listeners = listeners;
+    told.comers = comers;
     // A plain struct of numbers and text, which is always JSON.
     if let Ok(json) = serde_json::to_string(&telemetry) {
         site.hub.tell("health", &json);
@@ -233,6 +239,9 @@ mod tests {
         drop(all.pop());
         let exchange = Arc::default();
         let mut slow = hub.join(&exchange).unwrap();
+        for listener in all.iter_mut().chain([&mut slow]) {
+            assert_eq!(listener.try_recv().unwrap(), "retry: 1000\n\n".as_bytes());
+        }
         assert_eq!(exchange.life(), LIFE);
         for number in 0..QUEUE + 1 {
             hub.tell("report", "{}");

@@ -53,12 +53,14 @@ impl Token {
         self.mac("comparison", said).verify_slice(&known).is_ok()
     }
 
-    /// A session for a browser that has typed it. It holds until its end, or until there is another token.
-    pub(super) fn session(&self, now: SystemTime) -> String {
+    /// A session for a browser that has typed it. It holds until its end, or until there is another token. `is_tls` where
+    /// the browser must not send it without.
+    pub(super) fn session(&self, now: SystemTime, is_tls: bool) -> String {
         let end = seconds(now).saturating_add(SESSION.as_secs());
         let digits = self.mac("session", end.to_string().as_bytes()).finalize().into_bytes();
         let digits: String = digits.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{NAME}={end}.{digits}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict", SESSION.as_secs())
+        let secure = if is_tls { "; Secure" } else { "" };
+        format!("{NAME}={end}.{digits}; Path=/; Max-Age={}; HttpOnly; SameSite=Strict{secure}", SESSION.as_secs())
     }
 
     /// The cookie that ends it.
@@ -190,7 +192,8 @@ mod tests {
             assert!(!admits(&[("authorization", wrong)]), "{wrong}");
         }
         assert!(!admits(&[]));
-        let session = token.session(now);
+        assert!(token.session(now, true).ends_with("; Secure"));
+        let session = token.session(now, false);
         assert!(session.contains("; HttpOnly") && session.contains("; SameSite=Strict"), "{session}");
         assert!(!session.contains("correct"), "{session}");
         let cookie = session.split(';').next().unwrap();

@@ -145,7 +145,9 @@ async fn login(request: Request<Incoming>, site: &Site) -> Response<Reply> {
     let form = body.ok().and_then(|body| String::from_utf8(body.to_bytes().to_vec()).ok()).unwrap_or_default();
     let said = query::pairs(&form).into_iter().find(|(name, _)| name == "token").map(|(_, said)| said);
     if said.is_some_and(|said| token.is(said.trim().as_bytes())) {
-        return redirect("/", Some(&token.session(SystemTime::now())));
+        // A proxy says so; who lies about it only locks itself out.
+        let is_tls = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+        return redirect("/", Some(&token.session(SystemTime::now(), is_tls)));
     }
     log::warn!("web: somebody typed a wrong token");
     tokio::time::sleep(DOUBT).await;

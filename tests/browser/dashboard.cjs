@@ -134,7 +134,6 @@ async function look(browser) {
   await page.locator('.problem[data-code="broker_away"]').waitFor();
   await page.waitForFunction(() => document.getElementById("broker").dataset.state === "bad");
   await please("drop phantom");
-  const waiting = (await newest(page)) + (REAL ? 0 : 0);
   await page.getByText("waiting for the broker", { exact: true }).first().waitFor();
   await page.waitForFunction(() => /Reports that wait on this box: 1/.test(document.getElementById("problems").textContent));
   await axe(page, "broker away");
@@ -146,7 +145,6 @@ async function look(browser) {
   await page.getByRole("button", { name: "Show all" }).click();
   await rows(page).nth(40).waitFor();
   await page.waitForFunction(() => document.querySelectorAll("#list .waiting").length === 0);
-  assert.ok(waiting > 0);
   step("a broker that is away is said at once, reports wait visibly, and are sent when it is back");
 
   for (const [name, value, is] of [["label", "covid", /COVID-19/], ["status", "abstained", /Not judged/]]) {
@@ -209,9 +207,15 @@ async function look(browser) {
   await page.setInputFiles("#files", [path.join(FILES, "upload.png"), path.join(FILES, "letter.txt")]);
   await page.locator('#uploads li[data-kind="bad"]').filter({ hasText: "neither DICOM nor PNG nor JPEG" }).waitFor();
   await page.locator('#uploads li[data-kind="good"]').filter({ hasText: "was reported" }).waitFor();
+  await page.evaluate(() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["Dear colleague,"], "dropped.txt"));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await page.locator('#uploads li[data-kind="bad"]').filter({ hasText: "dropped.txt" }).waitFor();
   await axe(page, "upload");
   await shot(page, "upload");
-  step("a radiograph is sent in and reported; another file is refused at once");
+  step("a radiograph is sent in and reported; other files, chosen or dropped, are refused at once");
 
   await please("daemon stop");
   await page.locator('.problem[data-code="page_cut_off"]').waitFor();
@@ -274,18 +278,16 @@ const median = (numbers) => [...numbers].sort((a, b) => a - b)[Math.floor(number
 
 async function bars(browser) {
   const paints = [];
-  const lists = [];
   for (let load = 0; load < 11; load += 1) {
     const { page, context } = await open(browser);
     await page.goto(`${BOX}/`);
     await rows(page).nth(49).waitFor();
-    const { paint, list } = await page.evaluate(async () => {
+    const paint = await page.evaluate(async () => {
       const first = () => performance.getEntriesByType("paint").find(({ name }) => name === "first-contentful-paint");
       while (!first()) await new Promise((done) => setTimeout(done, 10));
-      return { paint: first().startTime, list: window.roentgenListAt ?? null };
+      return first().startTime;
     });
     paints.push(paint);
-    lists.push(list);
     await context.close();
   }
   const { page } = await open(browser);

@@ -13,9 +13,13 @@ import { decided, asNumber, t } from "./words.js";
 const RETRY = 2000;
 const UNSEEN = 60000;
 
+// How long the box may be away before the page says so.
+const PATIENCE = 4000;
+
 let events = null;
 let card = null;
 let unseen = null;
+let lost = null;
 
 // #/reports, #/reports/7, #/box, #/model
 function route() {
@@ -49,9 +53,10 @@ function hear(name, take) {
 function connect() {
   if (events) return;
   events = new EventSource("/api/events");
-  events.onopen = () => { box.reach(true); list.refresh(); };
+  events.onopen = () => { clearTimeout(lost); lost = null; box.reach(true); list.refresh(); };
   events.onerror = () => {
-    box.reach(false);
+    // The box ends every connection now and then: only one that does not come back is worth a word.
+    lost ??= setTimeout(() => box.reach(false), PATIENCE);
     if (events?.readyState !== EventSource.CLOSED) return;
     // Refused: the session is over, or there are too many pages. The first leads to the login page.
     hangUp();

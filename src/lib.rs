@@ -12,7 +12,8 @@
 //! levels that the network reads, bytes and nothing else. A [`classifier::Classifier`] returns
 //! [`classifier::Evidence`]: a map of class logits and its mean. [`assess`] makes that a [`report::Report`], with
 //! calibrated probabilities or an abstention that says why. The report is durable in the [`outbox`] before its file
-//! leaves the drop folder, and a [`sink::Sink`] publishes it until the broker acknowledged.
+//! leaves the drop folder, and a [`sink::Sink`] publishes it until the broker acknowledged. `src/doc/architecture.svg` draws
+//! it; the pages beside that drawing are for those who use a box, not for those who change it.
 //!
 //! # The floors
 //!
@@ -30,7 +31,8 @@
 //!    source        trait Source, Doors; folder; spool, for doors whose images are not files; dicom_scp, to which modalities
 //!                  send; camera; decoder, which opens radiographs in a child process
 //!    outbox        the durable queue (SQLite)
-//!    sink          trait Sink; mqtt; dicom_sr, which brings results back to the PACS
+//!    sink          trait Sink; mqtt (3.1.1 and 5); home_assistant, what it is told; dicom_sr, which brings results back to
+//!                  the PACS
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,
 //!                  weights and engine, which run it on the kernels
 //!    bundle        the model bundle: signature, manifest, hashes, golden vectors; the store of installed ones

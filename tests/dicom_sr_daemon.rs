@@ -45,9 +45,14 @@ fn a_report_does_not_wait_for_a_folder_and_a_crash_before_the_release_loses_noth
     wait_for("the report", || received.count() == 1);
     assert!(started.elapsed() < Duration::from_secs(45), "it must not wait until the drain looks by itself");
     wait_for("the log to say so", || place.log().contains("cannot queue a result in"));
+    let picture =
+        || fs::metadata(place.path("state/results/staged").join(format!("{id}-secondary_capture.dcm"))).unwrap().ino();
+    let before = picture();
     wait_for("telemetry", || {
         received.on("telemetry").iter().any(|(_, telemetry)| telemetry["intake"]["open"] == false)
     });
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(picture(), before, "what waits is not written again and again");
     assert!(received.on("telemetry").iter().all(|(_, telemetry)| telemetry["counts"]["repeated"] == 0));
     assert_eq!((names(&place.path("done")).len(), lying(&place, "staged").len(), pacs.count()), (0, 2, 0));
     daemon.signal("KILL");

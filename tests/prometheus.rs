@@ -7,7 +7,7 @@ mod dashboards;
 mod support;
 
 use common::dicom::{EXPLICIT, PIXELS, chest};
-use dashboards::{example, grafana, http, queries, root};
+use dashboards::{NO_DASHBOARDS, example, grafana, http, missing, program, queries, root};
 use roentgen::radiograph::phantom;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -22,14 +22,11 @@ use support::{Process, free_port, png, wait_for};
 /// configuration.
 const CONDITIONAL: [&str; 5] = ["temperature_celsius", "throttled", "dicom_", "camera_", "processor_frequency_hertz"];
 
-/// A program of Debian's package; `None`, said plainly, where it is missing, which CI does not forgive.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file());
+/// Prometheus and promtool; `None`, said plainly, where they are missing.
+fn programs() -> Option<(PathBuf, PathBuf)> {
+    let found = program("prometheus").zip(program("promtool"));
     if found.is_none() {
-        let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| std::env::var_os(name).is_some());
-        assert!(!required, "{name} is missing: install the package prometheus");
-        eprintln!("SKIPPED: {name} is missing; install the package prometheus to run this test");
+        missing("prometheus", "tests/dashboards/install", NO_DASHBOARDS);
     }
     found
 }
@@ -68,7 +65,7 @@ fn names(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn the_alerting_rules_are_sound_and_fire_when_they_should() {
-    let Some(promtool_program) = program("promtool") else { return };
+    let Some((_, promtool_program)) = programs() else { return };
     let checked = promtool(
         &promtool_program,
         &["check", "config", "prometheus.yml"],
@@ -87,7 +84,7 @@ fn the_alerting_rules_are_sound_and_fire_when_they_should() {
 
 #[test]
 fn prometheus_reads_a_box_and_every_panel_gets_its_figures() {
-    let (Some(prometheus), Some(promtool_program)) = (program("prometheus"), program("promtool")) else { return };
+    let Some((prometheus, promtool_program)) = programs() else { return };
     let Some(place) = Place::new() else { return };
     let web = free_port();
     place.configure_more(&format!("[web]\nlisten = \"127.0.0.1:{web}\"\n"));

@@ -181,6 +181,43 @@ fn a_reserve_that_is_reached_is_said_before_anything_is_written() {
     assert!(names(&state.path().join("spool/dicom/arriving")).is_empty());
 }
 
+#[test]
+fn what_came_before_the_reserve_was_reached_is_judged_which_makes_room() {
+    let state = tempfile::tempdir().unwrap();
+    Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap().store("a.dcm", &png(1)).unwrap();
+    let all = reserve::Config { min_free_bytes: u64::MAX };
+    let spool = Spool::open(state.path(), Door::Dicom, &all).unwrap();
+    let mut folder = watch(&spool, Keep::default());
+    let item = next(&mut folder);
+    folder.settle(&item, Outcome::Reported).unwrap();
+    assert!(names(&state.path().join("spool/dicom/incoming")).is_empty());
+    assert!(matches!(spool.check_room(), Err(SpoolError::NoRoom(_))), "and nothing more is taken");
+}
+
+#[test]
+fn a_reserve_that_is_reached_in_the_middle_of_a_file_ends_it() {
+    const MIB: u64 = 1 << 20;
+    // In memory, where hardly anybody else changes what is free.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let state = tempfile::tempdir_in(place).unwrap();
+    let free = || {
+        let disk = rustix::fs::statvfs(state.path()).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    // What others write or remove meanwhile may spoil a try.
+    let is_ended = (0..5).any(|_| {
+        let room = reserve::Config { min_free_bytes: free().saturating_sub(8 * MIB) };
+        let spool = Spool::open(state.path(), Door::Dicom, &room).unwrap();
+        let Ok(mut draft) = spool.draft() else { return false };
+        let chunk = vec![0; MIB as usize];
+        let error = (0..24).find_map(|_| draft.append(&chunk).err());
+        matches!(error, Some(SpoolError::NoRoom(reason)) if reason.contains("min_free_bytes"))
+    });
+    assert!(is_ended);
+    assert!(names(&state.path().join("spool/dicom/arriving")).is_empty());
+}
+
 /// A drop folder and two spools as one source.
 struct Clinic {
     _root: tempfile::TempDir,

@@ -15,6 +15,7 @@ use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::dicom_sr;
+use crate::sink::home_assistant;
 use crate::sink::mqtt::{self, check_topic_level, command};
 use crate::source::{camera, dicom_scp, folder, reserve};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,9 @@ pub struct Config {
     pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
+    /// What Home Assistant is told; absent: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_assistant: Option<home_assistant::Config>,
     /// The PACS that gets results; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dicom_results: Option<dicom_sr::Config>,
@@ -83,6 +87,7 @@ impl Default for Config {
             source: SourceConfig::default(),
             outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
+            home_assistant: None,
             dicom_results: None,
             report: assess::Config::default(),
             limits: Limits::default(),
@@ -164,6 +169,9 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
+        self.mqtt.topics(&self.device).map_err(|error| error.to_string())?;
+        let home_assistant = self.home_assistant.as_ref().map_or(Ok(()), home_assistant::Config::validate);
+        home_assistant.map_err(|error| error.to_string())?;
         self.outbox.validate()?;
         self.dicom_results.as_ref().map_or(Ok(()), dicom_sr::Config::validate)?;
         self.source.folder.validate()?;
@@ -246,6 +254,7 @@ mod tests {
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
         config.web.token = Some(PathBuf::new());
+        config.home_assistant = Some(home_assistant::Config::default());
         let mut results = dicom_sr::Config::to("", "");
         results.ca_file = Some(PathBuf::new());
         results.client_certificate = Some(PathBuf::new());
@@ -319,6 +328,10 @@ mod tests {
             ("[mqtt]\ntopic_prefix = \"a/#\"", "mqtt.topic_prefix"),
             ("[mqtt]\nmax_packet_bytes = 10", "mqtt.max_packet_bytes"),
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
+            ("[mqtt]\nprotocol = \"4\"", "protocol"),
+            ("[mqtt.topics]\nreport = \"a/#\"", "mqtt.topics.report"),
+            ("[mqtt.topics]\nstatus = \"all/status\"", "mqtt.topics.status"),
+            ("[home_assistant]\ndiscovery_prefix = \"a/+\"", "home_assistant.discovery_prefix"),
             ("[outbox]\nmax_age_days = 0", "outbox.max_age_days"),
             ("[outbox]\nmax_reports = 1", "outbox.max_reports"),
             ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),

@@ -24,6 +24,10 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long one turn waits for an image before it asks again whether to go on.
 const TURN: Duration = Duration::from_millis(250);
 
+/// How often what is staged is written again while its report cannot be kept: now and then, since nothing else tells it from what
+/// was left behind; not every turn, which would wear a card out.
+const STAGED: Duration = Duration::from_secs(1800);
+
 /// What stands along one radiograph's way.
 pub(super) struct Way<'a> {
     source: &'a mut dyn Source,
@@ -41,6 +45,8 @@ pub(super) struct Way<'a> {
     made: Option<Made>,
     /// What the dashboard is to show of the item at hand, until its report is durable.
     copy: Option<gallery::Copy>,
+    /// When that was staged.
+    staged: Option<Instant>,
     /// Whether it was said of the item at hand how its report stands.
     told: bool,
     /// Whether the drain has not been told of that yet.
@@ -72,6 +78,7 @@ impl<'a> Way<'a> {
             unkept: None,
             made: None,
             copy: None,
+            staged: None,
             told: false,
             news: false,
             trouble: None,
@@ -95,7 +102,7 @@ impl<'a> Way<'a> {
     /// The way ends: what could not be kept is handed over again to the next one.
     pub(super) fn end(&mut self) -> Result<(), PipelineError> {
         let Some(item) = self.unkept.take() else { return Ok(()) };
-        (self.made, self.copy, self.told) = (None, None, false);
+        self.lay_down();
         if let Content::Judged(report) = &item.content {
             self.discard(&report.report_id);
         }
@@ -123,7 +130,7 @@ impl<'a> Way<'a> {
                     log::info!("reports can be kept again");
                 }
                 self.source.settle(&item, Outcome::Reported)?;
-                (self.made, self.told) = (None, false);
+                self.lay_down();
             }
             // The disk is full, read-only or away: the image waits where it is, and so does the line.
             Err(PipelineError::Outbox(error)) if error.is_passing() => self.wait_with(item, &error),
@@ -132,6 +139,11 @@ impl<'a> Way<'a> {
             Err(error) => return Err(error),
         }
         Ok(std::mem::take(&mut self.news))
+    }
+
+    /// Nothing is at hand any more.
+    fn lay_down(&mut self) {
+        (self.made, self.copy, self.staged, self.told) = (None, None, None, false);
     }
 
     /// Keeps an item at hand until what belongs to it can be kept.
@@ -186,8 +198,11 @@ impl<'a> Way<'a> {
             item.content = Content::Judged(Box::new(report));
         }
         let Content::Judged(report) = &item.content else { return Ok(()) };
-        if let (Some(results), Some(made)) = (self.results, &self.made) {
+        if let (Some(results), Some(made)) = (self.results, &self.made)
+            && self.staged.is_none_or(|staged| staged.elapsed() >= STAGED)
+        {
             results.stage(made)?;
+            self.staged = Some(Instant::now());
         }
         let (enqueued, losses) = {
             let mut outbox = lock(self.outbox);

@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn broker(connected: bool) -> Broker {
-        Broker { connected, connections: 1, error: Some("refused".into()) }
+        Broker { connected, connections: 1, version: None, error: Some("refused".into()) }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use counts::Counts;
 pub use health::{Health, Problem, Severity};
 pub use latency::{Latency, Quantiles, WINDOW};
 pub use probe::Roots;
-pub use state::{Broker, QueueDepth, Reload, Setup, Update};
+pub use state::{Broker, QueueDepth, Reload, Setup, Update, UpdateWaiting};
 pub use telemetry::{ResultsSaid, SCHEMA, Telemetry};
 
 use crate::classifier::Running;
@@ -206,6 +206,15 @@ impl Status {
         let mut state = self.lock();
         state.update = Some(update);
         state.urgent += 1;
+    }
+
+    /// Which bundle waits to be asked for, if one does. Only a change counts.
+    pub fn update_waiting(&self, waiting: Option<UpdateWaiting>) {
+        let mut state = self.lock();
+        if state.update_waiting != waiting {
+            state.update_waiting = waiting;
+            state.urgent += 1;
+        }
     }
 
     /// What is known of the DICOM network from now on; `None`: it is switched off.

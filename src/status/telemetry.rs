@@ -4,7 +4,7 @@
 use super::health::{Health, Problem};
 use super::latency::Latency;
 use super::probe::{self, Disk, Frequency, Heat, Memory, Roots};
-use super::state::{State, Update};
+use super::state::{State, Update, UpdateWaiting};
 use crate::assess;
 use crate::bundle::Fallback;
 use crate::report::{Clock, Label, ModelIdentity};
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
 /// The schema name of telemetry.
-pub const SCHEMA: &str = "roentgen.telemetry/1";
+pub const SCHEMA: &str = crate::sink::mqtt::TELEMETRY_SCHEMA;
 
 /// The box's word about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,9 @@ pub struct Telemetry {
     /// The last update of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
+    /// A bundle that could be installed, and waits for somebody to ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_waiting: Option<UpdateWaiting>,
     /// The last reload of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadSaid>,
@@ -188,6 +191,9 @@ pub struct BrokerSaid {
     pub connected: bool,
     /// How many there have been.
     pub connections: u64,
+    /// Which version of MQTT is spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -278,7 +284,12 @@ impl Telemetry {
             counts: CountsSaid::of(state),
             last_report_at: state.last_report_at.map(assess::rfc3339),
             latency_ms: state.latency.quantiles(),
-            broker: BrokerSaid { connected: broker.connected, connections: broker.connections, error: broker.error },
+            broker: BrokerSaid {
+                connected: broker.connected,
+                connections: broker.connections,
+                protocol: broker.version.map(|version| version.as_str().to_owned()),
+                error: broker.error,
+            },
             heat,
             processors: Frequency::read(roots),
             disks: disks.collect(),
@@ -295,6 +306,7 @@ impl Telemetry {
             }),
             results: state.results.as_ref().map(ResultsSaid::of),
             update: state.update.clone(),
+            update_waiting: state.update_waiting.clone(),
             reload: state
                 .reload
                 .as_ref()

@@ -22,26 +22,47 @@ pub(crate) fn example(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// A folder of Node packages; `None`, said plainly, where it is missing, which CI does not forgive.
-fn packages(variable: &str, folder: &str, script: &str) -> Option<PathBuf> {
-    let found = env::var_os(variable).map_or_else(|| root().join(folder), PathBuf::from);
-    if found.join("node_modules").is_dir() {
-        return Some(found);
-    }
-    let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| env::var_os(name).is_some());
-    assert!(!required, "{} is missing: {script} makes it", found.display());
-    eprintln!("SKIPPED: {} is missing; {script} makes it", found.display());
-    None
+/// Says that a test is skipped for want of what a script installs; panics where that is not forgiven: in CI and in the test
+/// command, unless the script could not download it at the time.
+pub(crate) fn missing(what: &str, script: &str, unless: &str) {
+    let is_set = |name: &str| env::var_os(name).is_some();
+    let required = (is_set("CI") || is_set("ROENTGEN_REQUIRE_PEERS")) && !is_set(unless);
+    assert!(!required, "{what} is missing: {script} installs it");
+    eprintln!("SKIPPED: {what} is missing; {script} installs it");
 }
 
-/// What `tests/dashboards/install` has installed.
+/// A folder of Node packages, if it is there.
+fn packages(variable: &str, folder: &str) -> Option<PathBuf> {
+    let named = env::var_os(variable).filter(|value| !value.is_empty());
+    let folder = named.map_or_else(|| root().join(folder), PathBuf::from);
+    folder.join("node_modules").is_dir().then_some(folder)
+}
+
+/// A program by its name, if it is there.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+/// Set where `tests/dashboards/install` could not download something.
+pub(crate) const NO_DASHBOARDS: &str = "ROENTGEN_NO_DASHBOARDS";
+
+/// The Node packages that `tests/dashboards/install` has installed.
 pub(crate) fn dashboards() -> Option<PathBuf> {
-    packages("ROENTGEN_DASHBOARDS", ".cache/dashboards", "tests/dashboards/install")
+    let found = packages("ROENTGEN_DASHBOARDS", ".cache/dashboards");
+    if found.is_none() {
+        missing(".cache/dashboards", "tests/dashboards/install", NO_DASHBOARDS);
+    }
+    found
 }
 
 /// What `tests/browser/install` has installed.
 pub(crate) fn browser() -> Option<PathBuf> {
-    packages("ROENTGEN_BROWSER", ".cache/browser", "tests/browser/install")
+    let found = packages("ROENTGEN_BROWSER", ".cache/browser");
+    if found.is_none() {
+        missing(".cache/browser", "tests/browser/install", "ROENTGEN_NO_BROWSER");
+    }
+    found
 }
 
 /// Where pictures of pages go.

@@ -96,7 +96,7 @@ impl Page {
 pub(crate) fn commands(text: &str) -> Vec<Vec<String>> {
     let (mut commands, mut words, mut word, mut quote) = (Vec::new(), Vec::new(), String::new(), None);
     let mut text = text.replace("\\\n", " ").chars().collect::<Vec<_>>().into_iter().peekable();
-    let mut end_word = |word: &mut String, words: &mut Vec<String>| {
+    let end_word = |word: &mut String, words: &mut Vec<String>| {
         if !word.is_empty() {
             words.push(std::mem::take(word));
         }

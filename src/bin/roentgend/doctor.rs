@@ -310,7 +310,7 @@ fn key(config: &Config) -> Finding {
 
 fn broker(config: &Config) -> Finding {
     match mqtt::probe(&config.mqtt, &config.device) {
-        Ok(()) => Finding::Ok(format!("{} accepts us", config.mqtt.url)),
+        Ok(version) => Finding::Ok(format!("{} accepts us (MQTT {})", config.mqtt.url, version.as_str())),
         Err(error) => Finding::Fail(error.to_string()),
     }
 }

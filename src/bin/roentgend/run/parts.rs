@@ -70,7 +70,7 @@ impl Parts {
         let gallery = gallery(&config);
         let broker_files = reload::stamps(&config, &["mqtt", "dicom_results"])?;
         let (dicom_files, dicom_watch) = (reload::stamps(&config, &["source.dicom"])?, Watch::default());
-        let dicom = dicom(&config, &dicom_watch)?;
+        let Some(dicom) = patience.until(|| dicom(&config, &dicom_watch))? else { return Ok(None) };
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             reason: aside.reason.clone(),

@@ -79,7 +79,7 @@ const counted = (counts, prefix) =>
 
 export function cards() {
   if (!telemetry) return fill(byId("box-cards"), el("p", { class: "hint", text: t("box.wait") }));
-  const { engine, queue, broker, heat, disks, memory, clock, counts, latency_ms: latency, intake, dicom, camera, results, update, reload } = telemetry;
+  const { engine, queue, broker, heat, disks, memory, clock, counts, latency_ms: latency, intake, dicom, camera, results, update, update_waiting: waiting, reload } = telemetry;
   const reported = sum(counts.reported) + counts.abstained;
   return fill(byId("box-cards"),
     card(t("box.health"), el("p", { class: "lamp", "data-state": telemetry.health.healthy ? (telemetry.health.problems.length ? "wait" : "good") : "bad" },
@@ -94,7 +94,7 @@ export function cards() {
       [t("box.outbox"), queue.outbox_bytes !== undefined && asBytes(queue.outbox_bytes)],
     ])),
     card(t("box.broker"), el("p", { class: "lamp", "data-state": broker.connected ? "good" : "bad", text: t(broker.connected ? "broker.on" : "broker.off") }),
-      facts([[t("box.connections"), asNumber(broker.connections)], [t("box.error"), broker.error], [t("box.published"), asNumber(counts.published)], [t("box.dropped"), counts.dropped > 0 && asNumber(counts.dropped)]])),
+      facts([[t("box.protocol"), broker.protocol && `MQTT ${broker.protocol}`], [t("box.connections"), asNumber(broker.connections)], [t("box.error"), broker.error], [t("box.published"), asNumber(counts.published)], [t("box.dropped"), counts.dropped > 0 && asNumber(counts.dropped)]])),
     card(t("box.disk"), facts(Object.entries(disks).map(([name, { free_bytes: free, total_bytes: whole }]) => [known(`box.disk.${name}`, name), gauge(name, free, whole)]))),
     card(t("box.heat"), heat.zones.length ? facts(heat.zones.map(({ name, celsius }) => [name, t("unit.celsius", { n: celsius.toFixed(0) })])) : el("p", { class: "hint", text: t("box.heat.none") }),
       heat.throttled === true && el("p", { class: "warn", text: t("box.throttled") })),
@@ -111,7 +111,8 @@ export function cards() {
     dicom && card(t("box.dicom"), facts([[t("box.listening"), dicom.listening ?? dicom.error], [t("box.stored"), asNumber(dicom.stored)], [t("box.refused"), asNumber(sum(dicom.refused))]])),
     camera && card(t("box.camera"), facts([[t("box.camera.mode"), camera.mode ?? camera.reason], [t("box.films"), asNumber(camera.films)], [t("box.complaint"), camera.complaint]])),
     results && card(t("box.results"), facts([[t("box.unsent"), asNumber(results.waiting)], [t("box.published"), asNumber(results.sent)], [t("box.error"), results.error]])),
-    (update || reload) && card(t("box.changes"), facts([
+    (update || waiting || reload) && card(t("box.changes"), facts([
+      waiting && [t("box.update.waiting"), `${waiting.name} ${waiting.version}`],
       update && [t("box.update"), `${update.what}: ${update.message} (${asMoment(update.at)})`],
       reload && [t("box.reload"), `${reload.refused ?? t("box.reload.taken")} (${asMoment(reload.at)})`],
     ].filter(Boolean))),

@@ -12,7 +12,8 @@
 //! levels that the network reads, bytes and nothing else. A [`classifier::Classifier`] returns
 //! [`classifier::Evidence`]: a map of class logits and its mean. [`assess`] makes that a [`report::Report`], with
 //! calibrated probabilities or an abstention that says why. The report is durable in the [`outbox`] before its file
-//! leaves the drop folder, and a [`sink::Sink`] publishes it until the broker acknowledged.
+//! leaves the drop folder, and a [`sink::Sink`] publishes it until the broker acknowledged. `src/doc/architecture.svg` draws
+//! it; the pages beside that drawing are for those who use a box, not for those who change it.
 //!
 //! # The floors
 //!
@@ -20,8 +21,9 @@
 //!
 //! ```text
 //! 7  pipeline      next → preprocess → classify → assess → outbox → settle
-//!    web           /metrics and /healthz
-//! 6  config        one TOML, each module's own section, unknown keys refused
+//!    web           the dashboard, /metrics and /healthz
+//! 6  gallery       small copies of radiographs for the dashboard, where that is wanted
+//!    config        one TOML, each module's own section, unknown keys refused
 //!    status        what the box knows about itself: telemetry, health
 //! 5  classifier    trait Classifier, Evidence; native (the engine), onnx (tract), tflite; edgetpu, which has a TFLite delegate
 //!                  run the network in a child process, and the processor where that fails
@@ -29,7 +31,8 @@
 //!    source        trait Source, Doors; folder; spool, for doors whose images are not files; dicom_scp, to which modalities
 //!                  send; camera; decoder, which opens radiographs in a child process
 //!    outbox        the durable queue (SQLite)
-//!    sink          trait Sink; mqtt; dicom_sr, which brings results back to the PACS
+//!    sink          trait Sink; mqtt (3.1.1 and 5); home_assistant, what it is told; dicom_sr, which brings results back to
+//!                  the PACS
 //! 4  network       vgg (VGG16 as data), onnx (reading and writing), int8 (the definition of the forward pass); plan,
 //!                  weights and engine, which run it on the kernels
 //!    bundle        the model bundle: signature, manifest, hashes, golden vectors; the store of installed ones
@@ -59,6 +62,7 @@ pub mod assess;
 pub mod bundle;
 pub mod classifier;
 pub mod config;
+pub mod gallery;
 pub mod kernels;
 pub mod named_file;
 pub mod network;

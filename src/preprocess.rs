@@ -39,20 +39,39 @@ pub fn preprocess(radiograph: &Radiograph) -> Tensor<u8> {
 /// want more than the network reads.
 pub fn square(radiograph: &Radiograph, size: u32) -> Tensor<u8> {
     let shape = [1, size as usize, size as usize, 1];
-    resized(radiograph, size)
-        .map(|levels| levels.into_iter().map(|level| ((u32::from(level) + 128) / 257) as u8).collect())
+    resized(radiograph, size, size)
+        .map(to_bytes)
         .and_then(|bytes| Tensor::new(shape, bytes))
         .unwrap_or_else(|| Tensor::filled(shape, 0))
 }
 
-/// The image at `size` × `size` with 16 bits a pixel.
-fn resized(radiograph: &Radiograph, size: u32) -> Option<Vec<u16>> {
+/// A small copy of a radiograph in its own proportions, for eyes alone: columns, rows and grey levels, of which neither
+/// columns nor rows are more than `most` (at least 1), nor more than the radiograph has.
+pub fn fitted(radiograph: &Radiograph, most: u32) -> (u32, u32, Vec<u8>) {
+    let (width, height) = (radiograph.width.max(1), radiograph.height.max(1));
+    let longer = width.max(height);
+    let part = |extent: u32| {
+        let scaled = u64::from(extent) * u64::from(most.min(longer)) / u64::from(longer);
+        (scaled as u32).max(1)
+    };
+    let (width, height) = (part(width), part(height));
+    let levels = resized(radiograph, width, height).map(to_bytes);
+    (width, height, levels.unwrap_or_else(|| vec![0; width as usize * height as usize]))
+}
+
+/// 16 bits rounded to 8, half up.
+fn to_bytes(levels: Vec<u16>) -> Vec<u8> {
+    levels.into_iter().map(|level| ((u32::from(level) + 128) / 257) as u8).collect()
+}
+
+/// The image at `width` × `height` with 16 bits a pixel.
+fn resized(radiograph: &Radiograph, width: u32, height: u32) -> Option<Vec<u16>> {
     let levels: Vec<U16> = match &radiograph.pixels {
         Pixels::Grey8(levels) => levels.iter().map(|&level| U16::new(u16::from(level) * 257)).collect(),
         Pixels::Grey16(levels) => levels.iter().map(|&level| U16::new(level)).collect(),
     };
     let source = TypedImageRef::new(radiograph.width, radiograph.height, &levels).ok()?;
-    let mut target = TypedImage::<U16>::new(size, size);
+    let mut target = TypedImage::<U16>::new(width, height);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
     Resizer::new().resize_typed(&source, &mut target, &options).ok()?;
     Some(target.pixels().iter().map(|pixel| pixel.0).collect())
@@ -117,7 +136,29 @@ mod tests {
             let image = Radiograph { width, height, pixels: Pixels::Grey16(levels.clone()), ..square.clone() };
             let rows = resize_rows(&levels, width);
             let columns = resize_rows(&transpose(&rows, SIZE as usize), height);
-            assert!(resized(&image, SIZE).unwrap() == transpose(&columns, SIZE as usize), "{width} × {height}");
+            assert!(resized(&image, SIZE, SIZE).unwrap() == transpose(&columns, SIZE as usize), "{width} × {height}");
         }
+    }
+
+    #[test]
+    fn a_small_copy_keeps_its_proportions_and_is_never_larger() {
+        let square = phantom::radiograph(3, 300);
+        let Pixels::Grey8(levels) = &square.pixels else { unreachable!("phantoms have 8 bits") };
+        let of = |width: u32, height: u32| {
+            let levels = levels.iter().copied().cycle().take((width * height) as usize).collect();
+            fitted(&Radiograph { width, height, pixels: Pixels::Grey8(levels), ..square.clone() }, 100)
+        };
+        for (extent, copy) in [
+            ((300, 300), (100, 100)),
+            ((300, 150), (100, 50)),
+            ((1, 5000), (1, 100)),
+            ((7, 9), (7, 9)),
+            ((333, 250), (100, 75)),
+        ] {
+            let (width, height, copied) = of(extent.0, extent.1);
+            assert_eq!((width, height), copy);
+            assert_eq!(copied.len(), (width * height) as usize);
+        }
+        assert_eq!(fitted(&square, 300).2, *levels, "of its own size it is itself");
     }
 }

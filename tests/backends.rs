@@ -81,6 +81,14 @@ fn the_daemon_measures_the_backends_once_for_a_bundle_and_remembers() {
     let third = run();
     assert!(third.contains("the backends are measured again") && third.contains("(measured): native "), "{third}");
     assert_eq!(measured(&place), ["native", "onnx"]);
+    // Other settings are measured on their own, and those from before are not forgotten.
+    let config = std::fs::read_to_string(place.path("roentgend.toml")).unwrap();
+    place.configure_more("[engine]\nmemory = \"small\"\n");
+    let other = run();
+    assert!(other.contains("(measured): native "), "{other}");
+    std::fs::write(place.path("roentgend.toml"), config).unwrap();
+    let again = run();
+    assert!(again.contains("(measured before): native "), "{again}");
     // Doctor says it too.
     let mut doctor = roentgend();
     let said = stdout(&output(doctor.args(["doctor", "--config"]).arg(place.path("roentgend.toml"))));

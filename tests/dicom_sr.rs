@@ -11,19 +11,24 @@ use common::{key, shared_files};
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, from_reader};
-use pacs::{PATIENT, file, instance, peer, radiograph, run, said};
+use pacs::{PATIENT, file, instance, part10, peer, python, radiograph, read_reports, run, said};
 use roentgen::assess::Assessor;
 use roentgen::bundle::Bundle;
 use roentgen::classifier::native::NativeClassifier;
 use roentgen::pipeline::judge_and_draw;
+use roentgen::pseudonym::Key;
 use roentgen::radiograph::dicom::Filing;
 use roentgen::radiograph::{Limits, RefusalCode, open_bytes};
-use roentgen::report::{Decision, NOTICE, Report};
+use roentgen::report::{Clock, Decision, NOTICE, Report};
 use roentgen::sink::dicom_sr::{Config, Results};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
+
+fn time() -> Option<SystemTime> {
+    Some(SystemTime::now())
+}
 
 /// A box without its network: it judges, and leaves what goes to the PACS in a folder.
 struct Bench {
@@ -36,11 +41,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::called("box-t", key())
+    }
+
+    fn called(device: &str, key: Key) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bundle = Bundle::open(&support::tiny_bundle(folder.path())).unwrap();
         let classifier = NativeClassifier::load(&bundle, &Default::default(), None).unwrap();
-        let assessor = Assessor::new(&bundle, "box-t", Default::default()).unwrap();
-        let results = Results::new(&Config::to("127.0.0.1:1", "PACS"), "box-t", &key(), folder.path()).unwrap();
+        let assessor = Assessor::new(&bundle, device, Default::default()).unwrap();
+        let results = Results::new(&Config::to("127.0.0.1:1", "PACS"), device, &key, folder.path(), time).unwrap();
         Self { folder, classifier, assessor, results, made: 0 }
     }
 
@@ -72,21 +81,6 @@ fn text(object: &DefaultDicomObject, tag: Tag) -> String {
     object.element(tag).unwrap().to_str().unwrap().into_owned()
 }
 
-/// Python with pydicom and highdicom, if it has them.
-fn python() -> Option<PathBuf> {
-    let python = std::env::var_os("ROENTGEN_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let found = Command::new(&python).args(["-c", "import highdicom"]).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
-        return Some(python);
-    }
-    let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| std::env::var_os(name).is_some());
-    assert!(!required, "highdicom is missing: install tests/witness/requirements.txt");
-    eprintln!(
-        "SKIPPED: highdicom is missing (tests/witness/requirements.txt); structured reports are read by no other"
-    );
-    None
-}
-
 /// A radiograph whose report is an abstention, with reasons that hold more than ASCII.
 fn lateral() -> Vec<u8> {
     radiograph(9).text((0x0018, 0x5101), "CS", "LL").file(EXPLICIT)
@@ -95,7 +89,13 @@ fn lateral() -> Vec<u8> {
 #[test]
 fn the_validators_of_others_find_no_error() {
     let mut bench = Bench::new();
-    let mut files = vec![file(1), lateral()];
+    // One whose patient was removed by the methods of a sequence alone; and one whose UIDs are padded with spaces.
+    let removed = radiograph(4).text((0x0012, 0x0062), "CS", "YES").items((0x0012, 0x0064), vec![]);
+    let spaced = [((0x0008, 0x0018), "7"), ((0x0020, 0x000d), "8"), ((0x0020, 0x000e), "9")];
+    let spaced = spaced.into_iter().fold(radiograph(5), |object, (tag, last)| {
+        object.text(tag, "UI", &format!("1.2.826.0.1.3680043.8.498.77.{last}  "))
+    });
+    let mut files = vec![file(1), lateral(), removed.file(EXPLICIT), spaced.file(EXPLICIT)];
     files.extend(shared_files("dicom/chest", ".dcm").iter().map(|path| fs::read(path).unwrap()));
     let objects: Vec<_> = files.iter().flat_map(|bytes| bench.judge(bytes).1).collect();
     let Some(dciodvfy) = peer("dciodvfy", "dicom3tools") else { return };
@@ -127,21 +127,47 @@ fn the_validators_of_others_find_no_error() {
 #[test]
 fn highdicom_reads_what_the_report_says() {
     let mut bench = Bench::new();
-    let judged: Vec<_> = [file(1), file(2), lateral()].iter().map(|bytes| bench.judge(bytes)).collect();
+    let mut judged: Vec<_> = [file(1), file(2), lateral()].iter().map(|bytes| bench.judge(bytes)).collect();
+    // The same with the other state of the clock.
+    let mut other = judged[1].0.clone();
+    other.clock = match other.clock {
+        Clock::Synchronised => Clock::Unsynchronised,
+        Clock::Unsynchronised => Clock::Synchronised,
+    };
+    let filing = Filing::of(&file(2), &Limits::default()).unwrap();
+    let objects = bench.keep(&filing, &other, None);
+    judged.push((other, objects));
     let Some(python) = python() else { return };
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/witness/sr.py");
-    let output = run(Command::new(&python).arg(script).args(judged.iter().map(|(_, [sr, _])| sr)));
-    assert!(output.status.success(), "{}", said(&output));
-    let lines: Vec<serde_json::Value> =
-        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reports: Vec<_> = judged.iter().map(|(_, [sr, _])| sr.clone()).collect();
+    let lines = read_reports(&python, &reports);
     assert_eq!(lines.len(), judged.len());
     let codes = [("840539006", "SCT"), ("112001", "DCM"), ("17621005", "SCT"), ("75570004", "SCT")];
     for ((report, _), json) in judged.iter().zip(&lines) {
         assert_eq!((json["title"].as_str(), json["patient"].as_str()), (Some("126000"), Some(PATIENT)));
         assert_eq!(json["flags"], serde_json::json!(["COMPLETE", "UNVERIFIED", "PRELIMINARY"]));
+        let observer = &json["observer"];
+        let name = |key: &str| observer[key][0].as_str().unwrap();
+        assert_eq!(["name", "manufacturer", "model"].map(name), ["box-t", "Roentgen", "roentgend"]);
+        assert_eq!((&observer["type"][0][0], name("uid").starts_with("2.25.")), (&"121007".into(), true));
+        assert_eq!(json["procedure"], serde_json::json!([["168537006", "SCT", "Plain radiography"]]));
+        assert_eq!((&json["language"][0][0], &json["station"]), (&"en".into(), &"box-t".into()));
+        assert_eq!(json["software"][0], env!("CARGO_PKG_VERSION"));
         let groups = json["groups"].as_array().unwrap();
         for ((finding, group), (value, scheme)) in report.findings.iter().zip(groups).zip(codes) {
-            assert_eq!(group["tracking"], finding.label.name());
+            let is_reported = report.decision == Decision::Reported { label: finding.label };
+            let standing = match report.decision {
+                Decision::Reported { .. } if is_reported => "reported",
+                Decision::Reported { .. } => "not reported",
+                Decision::Abstained { .. } => "not reported: abstained",
+            };
+            assert_eq!(group["tracking"], format!("{} ({standing})", finding.label.name()));
+            assert_eq!(group["standing"][0][0], if is_reported { "reported" } else { "not_reported" });
+            assert_eq!(group["site"], serde_json::json!([["39607008", "SCT", "Lung"]]));
+            let model = &report.model;
+            assert_eq!(group["algorithm"], serde_json::json!([model.name, model.version]));
+            let backend = format!("backend {}", report.backend);
+            assert_eq!(group["parameters"], serde_json::json!([format!("bundle sha256 {}", model.sha256), backend]));
+            assert!(group["tracking_uid"].as_str().unwrap().starts_with("2.25."));
             assert_eq!(group["finding"], serde_json::json!([value, scheme]));
             assert_eq!(group["unit"], serde_json::json!(["%", "UCUM"]));
             let percent = group["percent"].as_f64().unwrap();
@@ -163,6 +189,8 @@ fn highdicom_reads_what_the_report_says() {
         }
         let comments = json["comments"].as_array().unwrap();
         assert!(comments[0] == NOTICE && comments[1].as_str().unwrap().contains(&report.report_id), "{json}");
+        let warned = comments.iter().any(|comment| comment.as_str().unwrap().contains("clock"));
+        assert_eq!(warned, report.clock == Clock::Unsynchronised);
     }
     assert!(matches!(judged[2].0.decision, Decision::Abstained { .. }));
     assert_eq!(lines[0]["evidence"][2], instance(1));
@@ -179,6 +207,16 @@ fn the_same_report_makes_the_same_objects_in_every_transfer_syntax_of_the_origin
     let [sr, picture] = of(&file(1));
     let [again, same] = of(&file(1));
     assert_eq!((uids(&sr), uids(&picture)), (uids(&again), uids(&same)));
+    // As it comes from another way, with other file meta information; and what a second box says of it is its own.
+    let other_way = part10("1.2", &instance(1), EXPLICIT, &radiograph(1).bare(EXPLICIT));
+    assert_ne!(other_way, file(1));
+    assert_eq!(of(&other_way).map(|object| uids(&object)), [uids(&sr), uids(&picture)]);
+    for mut other in [Bench::called("box-u", key()), Bench::called("box-t", Key::from_bytes([8; 32]))] {
+        let [theirs, their_picture] = other.judge(&file(1)).1.map(|path| uids(&read(&path)));
+        for (own, theirs) in [(uids(&sr), theirs), (uids(&picture), their_picture)] {
+            assert!(own[0] != theirs[0] && own[1] != theirs[1] && own[2] == theirs[2], "{own:?} {theirs:?}");
+        }
+    }
     assert_ne!(uids(&sr), uids(&picture));
     assert_ne!(text(&sr, tags::SERIES_INSTANCE_UID), text(&picture, tags::SERIES_INSTANCE_UID));
     for syntax in [IMPLICIT, BIG_ENDIAN, DEFLATED] {
@@ -186,6 +224,8 @@ fn the_same_report_makes_the_same_objects_in_every_transfer_syntax_of_the_origin
             assert_eq!(text(&object, tags::PATIENT_NAME), PATIENT, "{syntax}");
             assert_eq!(text(&object, tags::STUDY_INSTANCE_UID), text(&sr, tags::STUDY_INSTANCE_UID));
             assert_eq!(text(&object, tags::ACCESSION_NUMBER), "ACC-4711");
+            let own = if text(&object, tags::MODALITY) == "SR" { uids(&sr) } else { uids(&picture) };
+            assert_eq!(uids(&object), own, "{syntax}");
         }
     }
 }

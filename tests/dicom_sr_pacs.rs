@@ -144,7 +144,7 @@ fn nothing_is_lost_while_the_pacs_is_away_and_the_daemon_is_killed() {
 }
 
 #[test]
-fn what_the_pacs_does_not_take_is_set_aside_and_told_and_the_rest_goes_on() {
+fn what_the_pacs_does_not_take_waits_and_is_told_and_the_rest_goes_on() {
     let (Some(place), Some(storescp)) = (Place::new(), peer("storescp", "dcmtk")) else { return };
     let (port, taken) = (free_port(), place.path("taken"));
     fs::create_dir(&taken).unwrap();
@@ -174,29 +174,30 @@ fn what_the_pacs_does_not_take_is_set_aside_and_told_and_the_rest_goes_on() {
     let pixels = number(tags::ROWS) * number(tags::COLUMNS) * 3;
     assert_eq!(picture.meta().transfer_syntax(), uids::IMPLICIT_VR_LITTLE_ENDIAN);
     assert_eq!(picture.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().len(), pixels.next_multiple_of(2));
-    wait_for("the report to be set aside", || lying(&place, "refused").len() == 1);
-    assert!(lying(&place, "waiting").is_empty() && lying(&place, "refused")[0].ends_with("-sr.dcm"));
+    // Of structured reports it takes none: that is no evidence against this one.
     wait_for("telemetry about it", || {
         received.on("telemetry").iter().any(|(_, telemetry)| {
-            let problems = telemetry["health"]["problems"].as_array().unwrap();
-            telemetry["results"]["refused"] == 1 && problems.iter().any(|problem| problem["code"] == "results_refused")
+            let results = &telemetry["results"];
+            results["waiting"] == 1
+                && results["sent"] == 1
+                && results["error"].as_str().is_some_and(|error| error.contains("does not take a structured report"))
         })
     });
-    // The administrator has it mended, and a technician moves the object back.
+    assert!(lying(&place, "refused").is_empty() && lying(&place, "waiting")[0].ends_with("-sr.dcm"));
+    // The administrator has it mended.
     pacs.signal("TERM");
     pacs.wait();
     let mut pacs = serve(&[]);
-    let name = lying(&place, "refused").remove(0);
-    let root = place.path("state/results");
-    fs::rename(root.join("refused").join(&name), root.join("waiting").join(&name)).unwrap();
     place.drop_file("b.dcm", &file(2));
     wait_for("everything", || names(&taken).len() == 4 && lying(&place, "waiting").is_empty());
     // It refuses associations altogether: that passes, and nothing is set aside for it.
     pacs.signal("TERM");
     pacs.wait();
+    let troubles = || place.log().matches("results wait for the PACS").count();
+    let before = troubles();
     let mut pacs = serve(&["--refuse"]);
     place.drop_file("c.dcm", &file(3));
-    wait_for("the log to say so", || place.log().contains("results wait for the PACS"));
+    wait_for("the log to say so", || troubles() > before);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!((lying(&place, "waiting").len(), lying(&place, "refused").len()), (2, 0));
     pacs.signal("TERM");
@@ -294,7 +295,7 @@ fn the_patient_goes_to_the_pacs_and_nowhere_else() {
     let object = planted::data_set(&mut counts);
     let files = [planted::file(&object, EXPLICIT), planted::file(&radiograph(1), EXPLICIT)];
     let mut broker = place.broker();
-    place.configure_more(&section(orthanc.dicom, "send = [\"sr\"]"));
+    place.configure_more(&section(orthanc.dicom, "[telemetry]\ninterval_s = 5"));
     fs::create_dir(place.path("temporary")).unwrap();
     let received = Received::subscribe(place.port, "consumer");
     let mut daemon = place.verbose_daemon(&place.path("temporary"));
@@ -305,15 +306,28 @@ fn the_patient_goes_to_the_pacs_and_nowhere_else() {
     // The PACS is away, and the word of that must not name anybody either.
     wait_for("the log to say that they wait", || place.log().contains("results wait for the PACS"));
     let waiting = lying(&place, "waiting");
-    assert_eq!(waiting.len(), 2, "{}", place.log());
+    assert_eq!(waiting.len(), 4, "{}", place.log());
     let search = Search::for_the_patient();
     let holds = |name: &String| {
         let bytes = fs::read(place.path("state/results/waiting").join(name)).unwrap();
         !search.hits("", &bytes).is_empty()
     };
-    assert_eq!(waiting.iter().filter(|name| holds(name)).count(), 1, "a result is filed under its patient");
+    assert_eq!(waiting.iter().filter(|name| holds(name)).count(), 2, "results are filed under their patient");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.0.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "a crash would write names: {core}");
+    // It dies with all that in its memory.
+    wait_for("telemetry about it", || {
+        received.on("telemetry").iter().any(|(_, telemetry)| telemetry["results"]["waiting"] == 4)
+    });
+    daemon.signal("ABRT");
+    daemon.wait();
+    let let_off = ["done", "incoming", "orthanc", "state/results"].map(|folder| place.path(folder));
+    let left = search.hits_below(&place.path(""), &|path| let_off.iter().any(|folder| path == folder));
+    assert_eq!(left, Vec::<String>::new());
+    let mut daemon = place.verbose_daemon(&place.path("temporary"));
     let _pacs = orthanc.start();
-    wait_for("the PACS to have both", || orthanc.count("SR") == 2);
+    wait_for("the PACS to have all", || orthanc.count("SR") == 2 && orthanc.count("OT") == 2);
     wait_for("nothing to wait", || lying(&place, "waiting").is_empty());
     let filed = orthanc.json("/studies?expand").to_string();
     assert!(filed.contains(WORD), "{filed}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The floor of every top-level module, as `src/lib.rs` lists them.
-const FLOORS: [(&str, u32); 23] = [
+const FLOORS: [(&str, u32); 24] = [
     ("named_file", 0),
     ("plain_file", 0),
     ("process", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u32); 23] = [
     ("outbox", 5),
     ("sink", 5),
     ("config", 6),
+    ("gallery", 6),
     ("status", 6),
     ("pipeline", 7),
     ("web", 7),

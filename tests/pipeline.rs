@@ -59,6 +59,7 @@ fn what_is_dropped_is_judged_reported_and_settled() {
         sink: &mut sink,
         assessor: &assessor,
         results: None,
+        gallery: None,
         status: &Status::default(),
     };
     let deadline = Instant::now() + Duration::from_secs(60);

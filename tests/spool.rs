@@ -4,7 +4,7 @@
 use roentgen::pseudonym::Key;
 use roentgen::radiograph::{Limits, OriginKind, encode_png, phantom};
 use roentgen::source::decoder::Decoder;
-use roentgen::source::folder::{self, Folder};
+use roentgen::source::folder::{self, Bounds, Folder, Time};
 use roentgen::source::process::Program;
 use roentgen::source::reserve;
 use roentgen::source::spool::{Door, Keep, Spool, SpoolError};
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Long enough for a loaded machine; a test that passes does not wait for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -78,7 +78,7 @@ fn a_reported_image_leaves_nothing_and_a_rejected_one_stays_with_its_reason() {
 fn what_is_kept_of_settled_images_can_be_chosen() {
     let state = tempfile::tempdir().unwrap();
     let spool = Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap();
-    let mut folder = watch(&spool, Keep { reported: true, rejected: false });
+    let mut folder = watch(&spool, Keep { reported: true, rejected: false, ..Keep::default() });
     spool.store("a", &png(1)).unwrap();
     spool.store("b", b"no image").unwrap();
     for _ in 0..2 {
@@ -92,6 +92,39 @@ fn what_is_kept_of_settled_images_can_be_chosen() {
     assert_eq!(names(&root), ["arriving", "at-hand", "done", "incoming"]);
     assert_eq!(names(&root.join("done")), ["a"]);
     assert!(names(&root.join("incoming")).is_empty());
+}
+
+#[test]
+fn of_what_was_rejected_the_oldest_go_in_time_with_their_reasons() {
+    let state = tempfile::tempdir().unwrap();
+    let spool = Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap();
+    let rejected = state.path().join("spool/dicom/rejected");
+    let mut folder = watch(&spool, Keep::default());
+    for name in ["a", "b", "c"] {
+        spool.store(name, &[b'x'; 1000]).unwrap();
+        let item = next(&mut folder);
+        refuse(&mut folder, &item);
+        // File systems count time in ticks of milliseconds.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(names(&rejected).len(), 6);
+    let look = |bounds: Bounds, time: Time| {
+        let mut folder = watch(&spool, Keep::default()).with_retention_of_rejected(bounds, time);
+        for _ in 0..20 {
+            assert!(folder.next(Duration::from_millis(5)).unwrap().is_none());
+        }
+        names(&rejected)
+    };
+    let in_forty_days = || Some(SystemTime::now() + Duration::from_secs(40 * 86_400));
+    assert_eq!(look(Keep::BOUNDS, || None).len(), 6, "nobody vouches for the clock");
+    assert_eq!(look(Bounds { days: 0, bytes: 2500 }, || None), ["b", "b.reason.json", "c", "c.reason.json"]);
+    assert_eq!(look(Bounds { days: 0, bytes: 0 }, in_forty_days).len(), 4, "for ever");
+    assert!(look(Keep::BOUNDS, in_forty_days).is_empty());
+    // Where none are kept nobody looks for them.
+    let keep = Keep { rejected: false, ..Keep::default() };
+    std::fs::remove_dir(&rejected).unwrap();
+    let mut folder = watch(&spool, keep).with_retention_of_rejected(keep.bounds, || None);
+    assert!(folder.next(Duration::ZERO).unwrap().is_none() && !rejected.exists());
 }
 
 #[test]
@@ -145,6 +178,43 @@ fn a_reserve_that_is_reached_is_said_before_anything_is_written() {
     assert!(matches!(spool.check_room(), Err(SpoolError::NoRoom(_))));
     let Err(SpoolError::NoRoom(reason)) = spool.store("a.dcm", b"1") else { panic!("there is no room") };
     assert!(reason.contains("min_free_bytes"), "{reason}");
+    assert!(names(&state.path().join("spool/dicom/arriving")).is_empty());
+}
+
+#[test]
+fn what_came_before_the_reserve_was_reached_is_judged_which_makes_room() {
+    let state = tempfile::tempdir().unwrap();
+    Spool::open(state.path(), Door::Dicom, &NO_RESERVE).unwrap().store("a.dcm", &png(1)).unwrap();
+    let all = reserve::Config { min_free_bytes: u64::MAX };
+    let spool = Spool::open(state.path(), Door::Dicom, &all).unwrap();
+    let mut folder = watch(&spool, Keep::default());
+    let item = next(&mut folder);
+    folder.settle(&item, Outcome::Reported).unwrap();
+    assert!(names(&state.path().join("spool/dicom/incoming")).is_empty());
+    assert!(matches!(spool.check_room(), Err(SpoolError::NoRoom(_))), "and nothing more is taken");
+}
+
+#[test]
+fn a_reserve_that_is_reached_in_the_middle_of_a_file_ends_it() {
+    const MIB: u64 = 1 << 20;
+    // In memory, where hardly anybody else changes what is free.
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let state = tempfile::tempdir_in(place).unwrap();
+    let free = || {
+        let disk = rustix::fs::statvfs(state.path()).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    // What others write or remove meanwhile may spoil a try.
+    let is_ended = (0..5).any(|_| {
+        let room = reserve::Config { min_free_bytes: free().saturating_sub(8 * MIB) };
+        let spool = Spool::open(state.path(), Door::Dicom, &room).unwrap();
+        let Ok(mut draft) = spool.draft() else { return false };
+        let chunk = vec![0; MIB as usize];
+        let error = (0..24).find_map(|_| draft.append(&chunk).err());
+        matches!(error, Some(SpoolError::NoRoom(reason)) if reason.contains("min_free_bytes"))
+    });
+    assert!(is_ended);
     assert!(names(&state.path().join("spool/dicom/arriving")).is_empty());
 }
 

@@ -3,13 +3,14 @@
 //! calls this with the feature `tflite` alone.
 #![cfg(feature = "tflite")]
 
+#[path = "common/networks.rs"]
+mod networks;
+
 use roentgen::bundle::{Bundle, BundleWriter, Manifest, TFLITE_FILE};
 use roentgen::classifier::native::{self, NativeClassifier};
 use roentgen::classifier::tflite::TfliteClassifier;
 use roentgen::classifier::{Classifier, Evidence};
 use roentgen::config::Config;
-use roentgen::network::int8::{Conv, Layer, Network};
-use roentgen::quant::QuantParams;
 use roentgen::tensor::Tensor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,19 +80,7 @@ fn auto_measures_it_beside_the_engine() {
 
 #[test]
 fn a_bundle_without_such_a_file_or_with_another_networks_is_refused() {
-    let params = QuantParams { scale: 0.5, zero_point: 0 };
-    let conv = |name: &str, in_channels: usize, out_channels: usize| Conv {
-        name: name.into(),
-        in_channels,
-        out_channels,
-        kernel: 1,
-        weights: vec![1; in_channels * out_channels],
-        weight_scales: vec![0.5; out_channels],
-        bias: vec![0; out_channels],
-        input: params,
-        output: params,
-    };
-    let network = Network { input_size: 32, trunk: vec![Layer::Conv(conv("conv", 1, 2))], head: conv("head", 2, 4) };
+    let network = networks::small_network(1, false);
     let folder = tempfile::tempdir().unwrap();
     let writer = BundleWriter::new(Manifest::for_network("small", "1", &network), &network, &[]).unwrap();
     let refused = |name: &str, file: Option<Vec<u8>>| {

@@ -302,3 +302,21 @@ fn the_file_is_sound_and_its_constants_are_aligned() {
         }
     }
 }
+
+#[test]
+fn an_operator_of_somebodys_own_stands_before_the_network() {
+    let network = small_network(9, false);
+    let file = tflite::write_behind(&network, "own-op");
+    let model = tract_tflite::tflite::root_as_model(&file).unwrap();
+    let codes = model.operator_codes().unwrap();
+    let own = codes.iter().position(|code| code.custom_code() == Some("own-op")).expect("an operator of its own");
+    let graph = model.subgraphs().unwrap().get(0);
+    let operators = graph.operators().unwrap();
+    // It, the trunk, and the head.
+    assert_eq!((operators.len(), operators.get(0).opcode_index()), (network.trunk.len() + 2, own as u32));
+    assert_eq!(operators.get(0).inputs().unwrap().get(0), graph.inputs().unwrap().get(0));
+    assert_eq!(operators.get(1).inputs().unwrap().get(0), operators.get(0).outputs().unwrap().get(0));
+    let plain = tflite::write(&network);
+    let codes = tract_tflite::tflite::root_as_model(&plain).unwrap().operator_codes().unwrap();
+    assert!(codes.iter().all(|code| code.custom_code().is_none()));
+}

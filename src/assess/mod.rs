@@ -127,12 +127,17 @@ impl Assessor {
     /// The id of the report on the image of `origin`: the first 32 hexadecimal digits of the SHA-256 of content hash,
     /// bundle hash and preprocessing version, a line each. The same image judged again by the same model has the same id.
     pub fn report_id(&self, origin: &Origin) -> String {
-        let parts = [&origin.content_sha256, &self.model.sha256, &self.preprocessing];
-        let lines: String = parts.iter().flat_map(|part| [part.as_str(), "\n"]).collect();
-        let mut id = sha256_hex(lines.as_bytes());
-        id.truncate(32);
-        id
+        report_id(&origin.content_sha256, &self.model.sha256, &self.preprocessing)
     }
+}
+
+/// The same of what it is made of.
+pub fn report_id(content_sha256: &str, bundle_sha256: &str, preprocessing: &str) -> String {
+    let parts = [content_sha256, bundle_sha256, preprocessing];
+    let lines: String = parts.iter().flat_map(|part| [part, "\n"]).collect();
+    let mut id = sha256_hex(lines.as_bytes());
+    id.truncate(32);
+    id
 }
 
 /// Temperature scaling (Guo et al. 2017): softmax(logits / temperature), in the order of [`Label::ALL`]; `temperature` is
@@ -152,7 +157,8 @@ pub fn findings(logits: &[f32; 4], temperature: f32) -> [Finding; 4] {
     std::array::from_fn(|i| Finding { label: Label::ALL[i], probability: probabilities[i] as f32 })
 }
 
-fn evidence_map(evidence: &Evidence) -> EvidenceMap {
+/// The evidence map as it travels in a report.
+pub fn evidence_map(evidence: &Evidence) -> EvidenceMap {
     let [_, rows, columns, _] = evidence.map.shape();
     EvidenceMap { rows, columns, logits: evidence.map.data().to_vec() }
 }
@@ -160,6 +166,11 @@ fn evidence_map(evidence: &Evidence) -> EvidenceMap {
 /// Whether the box's clock can be trusted now.
 pub fn clock() -> Clock {
     clock::state()
+}
+
+/// The time, as long as somebody vouches for the clock.
+pub fn trusted_time() -> Option<SystemTime> {
+    (clock() == Clock::Synchronised).then(SystemTime::now)
 }
 
 /// RFC 3339, UTC, milliseconds. A time before 1970 or beyond what can be written stands as 1970.

@@ -2,9 +2,11 @@
 
 mod backend;
 mod health;
+mod web;
 
 pub use backend::Backend;
-pub use health::{Telemetry, Updates, Web};
+pub use health::{Telemetry, Updates};
+pub use web::Web;
 
 use crate::assess;
 use crate::bundle;
@@ -13,6 +15,7 @@ use crate::outbox;
 use crate::plain_file;
 use crate::radiograph::Limits;
 use crate::sink::dicom_sr;
+use crate::sink::home_assistant;
 use crate::sink::mqtt::{self, check_topic_level, command};
 use crate::source::{camera, dicom_scp, folder, reserve};
 use serde::{Deserialize, Serialize};
@@ -49,6 +52,9 @@ pub struct Config {
     pub outbox: outbox::Config,
     /// The broker.
     pub mqtt: mqtt::Config,
+    /// What Home Assistant is told; absent: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_assistant: Option<home_assistant::Config>,
     /// The PACS that gets results; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dicom_results: Option<dicom_sr::Config>,
@@ -81,6 +87,7 @@ impl Default for Config {
             source: SourceConfig::default(),
             outbox: outbox::Config::default(),
             mqtt: mqtt::Config::default(),
+            home_assistant: None,
             dicom_results: None,
             report: assess::Config::default(),
             limits: Limits::default(),
@@ -162,6 +169,9 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         check_topic_level("device", &self.device).map_err(|error| error.to_string())?;
         self.mqtt.validate().map_err(|error| error.to_string())?;
+        self.mqtt.topics(&self.device).map_err(|error| error.to_string())?;
+        let home_assistant = self.home_assistant.as_ref().map_or(Ok(()), home_assistant::Config::validate);
+        home_assistant.map_err(|error| error.to_string())?;
         self.outbox.validate()?;
         self.dicom_results.as_ref().map_or(Ok(()), dicom_sr::Config::validate)?;
         self.source.folder.validate()?;
@@ -172,7 +182,7 @@ impl Config {
         self.engine.validate()?;
         self.accelerator.validate()?;
         self.telemetry.validate()?;
-        self.web.address()?;
+        self.web.validate()?;
         if !self.backend.is_built() {
             let name = self.backend.name();
             return Err(format!("backend = {name:?}: it is not in this build; write {}", Backend::built()));
@@ -243,6 +253,8 @@ mod tests {
         config.mqtt.client_certificate = Some(PathBuf::new());
         config.mqtt.client_key = Some(PathBuf::new());
         config.web.listen = Some(String::new());
+        config.web.token = Some(PathBuf::new());
+        config.home_assistant = Some(home_assistant::Config::default());
         let mut results = dicom_sr::Config::to("", "");
         results.ca_file = Some(PathBuf::new());
         results.client_certificate = Some(PathBuf::new());
@@ -316,6 +328,10 @@ mod tests {
             ("[mqtt]\ntopic_prefix = \"a/#\"", "mqtt.topic_prefix"),
             ("[mqtt]\nmax_packet_bytes = 10", "mqtt.max_packet_bytes"),
             ("[mqtt]\npassword_file = \"x\"", "mqtt.password_file"),
+            ("[mqtt]\nprotocol = \"4\"", "protocol"),
+            ("[mqtt.topics]\nreport = \"a/#\"", "mqtt.topics.report"),
+            ("[mqtt.topics]\nstatus = \"all/status\"", "mqtt.topics.status"),
+            ("[home_assistant]\ndiscovery_prefix = \"a/+\"", "home_assistant.discovery_prefix"),
             ("[outbox]\nmax_age_days = 0", "outbox.max_age_days"),
             ("[outbox]\nmax_reports = 1", "outbox.max_reports"),
             ("[outbox]\nmax_bytes = 1", "outbox.max_bytes"),
@@ -327,6 +343,7 @@ mod tests {
             ("[source.dicom]\nallowed_peers = [\"*\"]\nlisten = \"11112\"", "source.dicom.listen"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\nae_title = \"\"", "source.dicom.ae_title"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\nmax_pdu_bytes = 10", "source.dicom.max_pdu_bytes"),
+            ("[source.dicom]\nallowed_peers = [\"*\"]\nkeep_rejected_days = 40000", "source.dicom.keep_rejected_days"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_certificate = \"/a\"", "source.dicom.tls_key"),
             ("[source.dicom]\nallowed_peers = [\"*\"]\ntls_client_ca = \"/a\"", "source.dicom.tls_client_ca"),
             ("[engine]\nthreads = 1000", "engine.threads"),
@@ -344,6 +361,7 @@ mod tests {
             ("[dicom_results]\naddress = \"pacs:104\"\ncalled_ae_title = \"PACS\"\nsend = [\"pdf\"]", "pdf"),
             ("[web]\nlisten = \"8080\"", "web.listen"),
             ("[web]\nlisten = \"0.0.0.0:8080\"", "allow_remote"),
+            ("[web]\ntoken = \"a\"", "web.token"),
             ("[limits]\nmax_file_bytes = 0", "limits.max_file_bytes"),
             ("[limits]\nmax_pixels = 0", "limits.max_pixels"),
             ("[limits]\nmax_decoded_bytes = 0", "limits.max_decoded_bytes"),

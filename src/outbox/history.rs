@@ -42,6 +42,10 @@ pub struct Filter {
     pub status: Option<Status>,
     /// Only those that the broker has not.
     pub unsent: bool,
+    /// Only those after this sequence.
+    pub after: Option<u64>,
+    /// Only those before this sequence.
+    pub before: Option<u64>,
     /// Only so many, the newest.
     pub limit: Option<u64>,
 }
@@ -85,10 +89,29 @@ impl History {
         }
     }
 
+    /// How many reports there are, sent or not.
+    pub fn count(&self) -> Result<u64, OutboxError> {
+        count_after(&self.connection, 0).map_err(|error| self.failed("cannot count its reports", error))
+    }
+
+    /// Up to which sequence nothing waits for the broker.
+    pub fn sent_up_to(&self) -> Result<u64, OutboxError> {
+        sent_up_to(&self.connection).map_err(|error| self.failed("cannot read what was sent", error))
+    }
+
+    /// Under which sequence the report of this id stands, if it does.
+    pub fn find(&self, report_id: &str) -> Result<Option<u64>, OutboxError> {
+        super::find(&self.connection, report_id).map_err(|error| self.failed("cannot look for a report", error))
+    }
+
+    fn failed(&self, what: &'static str, error: rusqlite::Error) -> OutboxError {
+        OutboxError::of(&self.path, what, error)
+    }
+
     /// Hands all reports that the filter lets through to `each`, oldest first, until that says to stop (false). Damaged
     /// ones are left out; returns how many those were.
     pub fn visit(&self, filter: &Filter, each: &mut dyn FnMut(Entry) -> bool) -> Result<u64, OutboxError> {
-        let failed = |error| OutboxError::of(&self.path, "cannot read its history", error);
+        let failed = |error| self.failed("cannot read its history", error);
         let sent_up_to = sent_up_to(&self.connection).map_err(failed)?;
         let (condition, mut values) = condition(filter, sent_up_to);
         let mut after = match filter.limit {
@@ -163,28 +186,36 @@ impl History {
 /// The filter in SQL, with the values of its question marks.
 fn condition(filter: &Filter, sent_up_to: u64) -> (String, Vec<Value>) {
     let (mut terms, mut values) = (vec!["1".to_owned()], Vec::new());
-    let mut add = |term: &str, value: String| {
+    let mut add = |term: &str, value: Value| {
         terms.push(term.to_owned());
-        values.push(Value::from(value));
+        values.push(value);
     };
+    // Sequences are SQLite's integers: none is greater.
+    let sequence = |sequence: u64| Value::from(i64::try_from(sequence).unwrap_or(i64::MAX));
+    if let Some(after) = filter.after {
+        add("sequence > ?", sequence(after));
+    }
+    if let Some(before) = filter.before {
+        add("sequence < ?", sequence(before));
+    }
     if let Some(since) = &filter.since {
-        add("received_at >= ?", since.clone());
+        add("received_at >= ?", since.clone().into());
     }
     if let Some(until) = &filter.until {
-        add("received_at < ?", until.clone());
+        add("received_at < ?", until.clone().into());
     }
     // A damaged text is no JSON, and json_extract would end the whole query.
     let decision =
         |field: &str| format!("CASE WHEN json_valid(json) THEN json_extract(json, '$.decision.{field}') END = ?");
     if let Some(label) = filter.label {
-        add(&decision("label"), label.name().to_owned());
+        add(&decision("label"), label.name().to_owned().into());
     }
     if let Some(status) = filter.status {
         let name = match status {
             Status::Reported => "reported",
             Status::Abstained => "abstained",
         };
-        add(&decision("status"), name.to_owned());
+        add(&decision("status"), name.to_owned().into());
     }
     if filter.unsent {
         terms.push(format!("sequence > {sent_up_to}"));

@@ -13,6 +13,7 @@ pub use turn::{judge, judge_and_draw};
 
 use crate::assess::Assessor;
 use crate::classifier::{Classifier, ClassifyError};
+use crate::gallery::Gallery;
 use crate::outbox::{Outbox, OutboxError};
 use crate::sink::Sink;
 use crate::sink::dicom_sr::{Results, ResultsError};
@@ -55,6 +56,8 @@ pub struct Line<'a> {
     pub assessor: &'a Assessor,
     /// What goes back to the PACS beside it, where that is wanted.
     pub results: Option<&'a Results>,
+    /// What keeps copies of radiographs for the dashboard, where that is wanted.
+    pub gallery: Option<&'a Gallery>,
     /// What is counted along the way.
     pub status: &'a Status,
 }
@@ -65,8 +68,8 @@ pub struct Line<'a> {
 pub fn run(line: Line<'_>, outbox: &Mutex<Outbox>, running: &mut dyn FnMut() -> bool) -> Result<(), PipelineError> {
     thread::scope(|scope| {
         let (queued, news) = channel();
-        let Line { source, classifier, sink, assessor, results, status } = line;
-        let mut way = Way::new(source, classifier, assessor, results, status, outbox);
+        let Line { source, classifier, sink, assessor, results, gallery, status } = line;
+        let mut way = Way::new(source, classifier, assessor, results, gallery, status, outbox);
         let drain = scope.spawn(move || drain::drain(sink, outbox, status, &news));
         let mut judged = Ok(());
         while judged.is_ok() && !drain.is_finished() && running() {

@@ -5,11 +5,12 @@
 //! whatever ends the program in between, the image is offered again, and neither is lost nor made for nothing.
 
 use super::{PipelineError, lock};
-use crate::assess::{Assessor, Seen, heatmap};
+use crate::assess::{self, Assessor, Seen, heatmap};
 use crate::classifier::{Classifier, ClassifyError};
+use crate::gallery::{self, Gallery};
 use crate::outbox::{Enqueued, Outbox};
 use crate::preprocess::preprocess;
-use crate::radiograph::Radiograph;
+use crate::radiograph::{OriginKind, Radiograph};
 use crate::report::{Decision, Report, Timing};
 use crate::sink::dicom_sr::{Made, Results};
 use crate::source::{Condition, Content, Intake, Item, Outcome, Source};
@@ -23,12 +24,17 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long one turn waits for an image before it asks again whether to go on.
 const TURN: Duration = Duration::from_millis(250);
 
+/// How often what is staged is written again while its report cannot be kept: now and then, since nothing else tells it from what
+/// was left behind; not every turn, which would wear a card out.
+const STAGED: Duration = Duration::from_secs(1800);
+
 /// What stands along one radiograph's way.
 pub(super) struct Way<'a> {
     source: &'a mut dyn Source,
     classifier: &'a mut dyn Classifier,
     assessor: &'a Assessor,
     results: Option<&'a Results>,
+    gallery: Option<&'a Gallery>,
     status: &'a Status,
     outbox: &'a Mutex<Outbox>,
     /// How often the source's decoder had been replaced when the status was told.
@@ -37,6 +43,14 @@ pub(super) struct Way<'a> {
     unkept: Option<Item>,
     /// What goes back to the PACS on the item at hand, until it is released.
     made: Option<Made>,
+    /// What the dashboard is to show of the item at hand, until its report is durable.
+    copy: Option<gallery::Copy>,
+    /// When that was staged.
+    staged: Option<Instant>,
+    /// Whether it was said of the item at hand how its report stands.
+    told: bool,
+    /// Whether the drain has not been told of that yet.
+    news: bool,
     /// Why that is, as it was said.
     trouble: Option<String>,
 }
@@ -47,6 +61,7 @@ impl<'a> Way<'a> {
         classifier: &'a mut dyn Classifier,
         assessor: &'a Assessor,
         results: Option<&'a Results>,
+        gallery: Option<&'a Gallery>,
         status: &'a Status,
         outbox: &'a Mutex<Outbox>,
     ) -> Self {
@@ -56,11 +71,16 @@ impl<'a> Way<'a> {
             classifier,
             assessor,
             results,
+            gallery,
             status,
             outbox,
             restarts,
             unkept: None,
             made: None,
+            copy: None,
+            staged: None,
+            told: false,
+            news: false,
             trouble: None,
         }
     }
@@ -81,13 +101,12 @@ impl<'a> Way<'a> {
 
     /// The way ends: what could not be kept is handed over again to the next one.
     pub(super) fn end(&mut self) -> Result<(), PipelineError> {
-        match self.unkept.take() {
-            Some(item) => {
-                self.made = None;
-                Ok(self.source.settle(&item, Outcome::Later)?)
-            }
-            None => Ok(()),
+        let Some(item) = self.unkept.take() else { return Ok(()) };
+        self.lay_down();
+        if let Content::Judged(report) = &item.content {
+            self.discard(&report.report_id);
         }
+        Ok(self.source.settle(&item, Outcome::Later)?)
     }
 
     /// The way of one item: true when its report was queued.
@@ -98,63 +117,92 @@ impl<'a> Way<'a> {
             return Ok(false);
         }
         // By another model or configuration than this one's, or by a process that the file has in its hands.
-        if matches!(&item.content, Content::Judged(report) if !self.assessor.is_own(report)) {
+        if let Content::Judged(report) = &item.content
+            && !self.assessor.is_own(report)
+        {
+            self.discard(&report.report_id);
             self.source.settle(&item, Outcome::Disbelieved)?;
             return Ok(false);
         }
         match self.report(&mut item) {
-            Ok(new) => {
+            Ok(()) => {
                 if self.trouble.take().is_some() {
                     log::info!("reports can be kept again");
                 }
                 self.source.settle(&item, Outcome::Reported)?;
-                self.made = None;
-                Ok(new)
+                self.lay_down();
             }
             // The disk is full, read-only or away: the image waits where it is, and so does the line.
-            Err(PipelineError::Outbox(error)) if error.is_passing() => Ok(self.wait_with(item, &error)),
+            Err(PipelineError::Outbox(error)) if error.is_passing() => self.wait_with(item, &error),
             // Folders of our own: whatever is wrong with them passes, or somebody must see to it.
-            Err(PipelineError::Results(error)) => Ok(self.wait_with(item, &error)),
-            Err(error) => Err(error),
+            Err(PipelineError::Results(error)) => self.wait_with(item, &error),
+            Err(error) => return Err(error),
         }
+        Ok(std::mem::take(&mut self.news))
     }
 
-    /// Keeps an item at hand until what belongs to it can be kept. False: nothing was queued.
-    fn wait_with(&mut self, item: Item, error: &dyn Display) -> bool {
+    /// Nothing is at hand any more.
+    fn lay_down(&mut self) {
+        (self.made, self.copy, self.staged, self.told) = (None, None, None, false);
+    }
+
+    /// Keeps an item at hand until what belongs to it can be kept.
+    fn wait_with(&mut self, item: Item, error: &dyn Display) {
         self.say_once(error);
         self.unkept = Some(item);
         thread::sleep(TURN);
-        false
     }
 
-    /// Sees to it that the image's report is durable: true where that is a new one. Once the image is judged the item
-    /// holds its report in the place of its pixels, so that it is judged once, however long the report cannot be kept.
-    fn report(&mut self, item: &mut Item) -> Result<bool, PipelineError> {
+    /// Removes what was staged for a report that does not come under this id.
+    fn discard(&self, report_id: &str) {
+        // What is staged for a report in the outbox is released when its image is offered again.
+        if let Some(results) = self.results
+            && matches!(lock(self.outbox).known(report_id), Ok(None))
+        {
+            results.discard(report_id);
+        }
+    }
+
+    /// Sees to it that the image's report is durable. Once the image is judged the item holds its report in the place of
+    /// its pixels, so that it is judged once, however long the report cannot be kept.
+    fn report(&mut self, item: &mut Item) -> Result<(), PipelineError> {
         if let Content::Radiograph(radiograph) = &item.content {
             let id = self.assessor.report_id(&radiograph.origin);
             let known = lock(self.outbox).known(&id)?;
             if let Some(known) = known {
-                self.status.repeated();
                 let sequence = known.sequence();
-                log::info!(
-                    ROENTGEN_REPORT_ID = id.as_str(), ROENTGEN_SEQUENCE = sequence;
-                    "the same image again: it stands as report {sequence}, it is not judged again"
-                );
-                self.release(&id, sequence)?;
-                return Ok(false);
+                if !self.told {
+                    self.told = true;
+                    self.status.repeated();
+                    log::info!(
+                        ROENTGEN_REPORT_ID = id.as_str(), ROENTGEN_SEQUENCE = sequence;
+                        "the same image again: it stands as report {sequence}, it is not judged again"
+                    );
+                }
+                return self.release(&id, sequence);
             }
             let maker = self.results.map(Results::maker);
             let filing = item.filing.take();
+            if let Some(results) =
+                self.results.filter(|_| filing.is_none() && radiograph.origin.kind == OriginKind::Dicom)
+            {
+                results.unfiled();
+            }
             let draw = filing.is_some() && maker.is_some_and(|maker| maker.wants_picture());
             let (received_at, decode) = (item.received_at, item.decode);
-            let (report, picture) =
-                judge_and_draw(radiograph, received_at, decode, self.classifier, self.assessor, draw)?;
+            let wanted = Wanted { picture: draw, copy: self.gallery.is_some() };
+            let Judged { report, picture, copy } =
+                judge_for(wanted, radiograph, received_at, decode, self.classifier, self.assessor)?;
+            self.copy = copy;
             self.made = maker.zip(filing).map(|(maker, filing)| maker.make(&filing, &report, picture.as_ref()));
             item.content = Content::Judged(Box::new(report));
         }
-        let Content::Judged(report) = &item.content else { return Ok(false) };
-        if let (Some(results), Some(made)) = (self.results, &self.made) {
+        let Content::Judged(report) = &item.content else { return Ok(()) };
+        if let (Some(results), Some(made)) = (self.results, &self.made)
+            && self.staged.is_none_or(|staged| staged.elapsed() >= STAGED)
+        {
             results.stage(made)?;
+            self.staged = Some(Instant::now());
         }
         let (enqueued, losses) = {
             let mut outbox = lock(self.outbox);
@@ -165,10 +213,14 @@ impl<'a> Way<'a> {
         let enqueued = enqueued?;
         match enqueued {
             Enqueued::Queued(sequence) => {
+                (self.told, self.news) = (true, true);
                 self.status.judged(report);
                 tell(sequence, report);
             }
+            // By this very item, in an earlier turn.
+            Enqueued::AlreadyKnown { .. } if self.told => {}
             Enqueued::AlreadyKnown { sequence, .. } => {
+                self.told = true;
                 self.status.repeated();
                 log::info!(
                     ROENTGEN_REPORT_ID = report.report_id.as_str(), ROENTGEN_SEQUENCE = sequence;
@@ -177,8 +229,10 @@ impl<'a> Way<'a> {
             }
         }
         let (id, sequence) = (report.report_id.clone(), enqueued.sequence());
-        self.release(&id, sequence)?;
-        Ok(matches!(enqueued, Enqueued::Queued(_)))
+        if let (Some(gallery), Some(copy)) = (self.gallery, self.copy.take()) {
+            gallery.keep(&id, copy);
+        }
+        self.release(&id, sequence)
     }
 
     /// The report is durable: what was staged for the PACS may go, be it from now or from before a crash.
@@ -239,6 +293,35 @@ pub fn judge_and_draw(
     assessor: &Assessor,
     draw: bool,
 ) -> Result<(Report, Option<RgbImage>), ClassifyError> {
+    let wanted = Wanted { picture: draw, copy: false };
+    let judged = judge_for(wanted, radiograph, received_at, decode, classifier, assessor)?;
+    Ok((judged.report, judged.picture))
+}
+
+/// What is wanted of a radiograph besides its report.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// The picture for a reader.
+    picture: bool,
+    /// The copy for the dashboard.
+    copy: bool,
+}
+
+/// What came of it.
+struct Judged {
+    report: Report,
+    picture: Option<RgbImage>,
+    copy: Option<gallery::Copy>,
+}
+
+fn judge_for(
+    wanted: Wanted,
+    radiograph: &Radiograph,
+    received_at: SystemTime,
+    decode: Duration,
+    classifier: &mut dyn Classifier,
+    assessor: &Assessor,
+) -> Result<Judged, ClassifyError> {
     let started = Instant::now();
     let image = preprocess(radiograph);
     let preprocessed = started.elapsed();
@@ -252,8 +335,9 @@ pub fn judge_and_draw(
     };
     let seen = Seen { radiograph, image: &image, evidence: &evidence };
     let report = assessor.assess(&seen, received_at, timing, 0, classifier.name());
-    let picture = draw.then(|| heatmap::render(&seen, &report));
-    Ok((report, picture))
+    let picture = wanted.picture.then(|| heatmap::render(&seen, &report));
+    let copy = wanted.copy.then(|| gallery::Copy::of(radiograph, assess::evidence_map(&evidence)));
+    Ok(Judged { report, picture, copy })
 }
 
 /// Says what was reported: a line for people, and its fields for who searches the journal.

@@ -250,6 +250,16 @@ impl Format {
     }
 }
 
+/// How the name of a file should end that begins with these bytes (some hundred, or all that it has); `None` where it is
+/// neither DICOM nor PNG nor JPEG.
+pub fn known_ending(beginning: &[u8]) -> Option<&'static str> {
+    Some(match Format::sniff(beginning)? {
+        Format::Dicom(_) => "dcm",
+        Format::Png => "png",
+        Format::Jpeg => "jpg",
+    })
+}
+
 /// Opens a radiograph from the bytes of a file, deciding by magic bytes what it is.
 ///
 /// `key` makes the pseudonyms of DICOM UIDs. Never panics; no allocation exceeds what `limits` allow.

@@ -1,6 +1,7 @@
 //! Where reports go: the trait of all doors out of the box.
 
 pub mod dicom_sr;
+pub mod home_assistant;
 pub mod mqtt;
 mod tls;
 

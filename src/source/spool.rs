@@ -6,14 +6,14 @@
 //! state_dir/spool/DOOR/
 //!     arriving/    files that are being written; what an earlier run has left there is removed
 //!     incoming/    complete ones, until they are settled: then they are deleted
-//!     rejected/    refused ones, each with its NAME.reason.json
+//!     rejected/    refused ones, each with its NAME.reason.json; the oldest go in time ([`Keep::bounds`])
 //! ```
 //!
 //! What lies here may hold patients' names: only the daemon's user reads it.
 
 use super::SourceError;
 use super::decoder::Decoder;
-use super::folder::{self, Folder, Manner, RUN};
+use super::folder::{self, Bounds, Folder, Manner, RUN};
 use super::process::Program;
 use super::reserve::{self, Reserve};
 use super::trouble::{Fate, fate};
@@ -24,6 +24,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::NamedTempFile;
+
+/// After how many bytes of a file it is looked again whether there is room for more.
+const CHECK: usize = 1 << 20;
 
 /// Whose images a spool holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,18 +64,25 @@ pub struct Keep {
     pub reported: bool,
     /// Rejected ones, in `rejected/`, with their reason; else they are deleted.
     pub rejected: bool,
+    /// For how long, and how many.
+    pub bounds: Bounds,
+}
+
+impl Keep {
+    /// How much of the rejected ones stays by default: for long enough to be looked into, and no more than a small card bears.
+    pub const BOUNDS: Bounds = Bounds { days: 30, bytes: 1 << 30 };
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { reported: false, rejected: true }
+        Self { reported: false, rejected: true, bounds: Self::BOUNDS }
     }
 }
 
 /// Something could not be put into a spool.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// There is no room for it now; there may be again.
+    /// The disk's reserve is reached.
     #[error("{0}")]
     NoRoom(String),
     /// A file of this name waits already, or no file may have such a name.
@@ -91,13 +101,22 @@ pub enum SpoolError {
     },
 }
 
+impl SpoolError {
+    /// Whether there is no room for it now (on the disk, or for one more open file), and may be again.
+    pub fn is_want_of_room(&self) -> bool {
+        match self {
+            Self::NoRoom(_) => true,
+            Self::Name => false,
+            Self::Io { error, .. } => fate(error) == Fate::Box,
+        }
+    }
+}
+
 /// One door's spool; clones are the same one. Several threads may put files into it at once.
 #[derive(Debug, Clone)]
 pub struct Spool {
     door: Door,
     root: PathBuf,
-    state_dir: PathBuf,
-    room: reserve::Config,
     reserve: Arc<Mutex<Reserve>>,
 }
 
@@ -106,19 +125,17 @@ pub struct Spool {
 pub struct Draft {
     file: NamedTempFile,
     incoming: PathBuf,
+    reserve: Arc<Mutex<Reserve>>,
+    /// Bytes that were written since it was looked whether there is room.
+    unchecked: usize,
 }
 
 impl Spool {
     /// Makes the spool's folders where they are missing, and removes what an earlier run has left half-written.
     pub fn open(state_dir: &Path, door: Door, reserve: &reserve::Config) -> Result<Self, SpoolError> {
         let root = root(state_dir, door);
-        let spool = Self {
-            door,
-            state_dir: state_dir.to_owned(),
-            room: reserve.clone(),
-            reserve: Arc::new(Mutex::new(Reserve::new(reserve, vec![state_dir.to_owned()]))),
-            root,
-        };
+        let spool =
+            Self { door, reserve: Arc::new(Mutex::new(Reserve::new(reserve, vec![state_dir.to_owned()]))), root };
         for folder in [spool.arriving(), spool.incoming()] {
             make(&folder)?;
         }
@@ -132,13 +149,12 @@ impl Spool {
         fs::read_dir(incoming).is_ok_and(|mut entries| entries.next().is_some())
     }
 
-    /// Watches over it: the door's part of the box's [`Source`](super::Source).
+    /// Watches over it: the door's part of the box's [`Source`](super::Source). Whatever room there is: the reserve stops what
+    /// comes in, and what is in goes out, which makes room.
     pub fn watch(&self, keep: &Keep, decoder: Decoder, trial: Program) -> Result<Folder, SourceError> {
         // Whatever has its name there is complete: there is nothing to wait for.
         let config = folder::Config { incoming: self.incoming(), settle_ms: 0, ..folder::Config::default() };
-        Ok(Folder::open_as(self.door.manner(keep), &config, decoder)?
-            .with_reserve(&self.room, &self.state_dir)
-            .with_trials(trial, &self.root))
+        Ok(Folder::open_as(self.door.manner(keep), &config, decoder)?.with_trials(trial, &self.root))
     }
 
     /// Puts a complete file into it, durable on return. `name` is the box's own, and never a patient's.
@@ -161,13 +177,12 @@ impl Spool {
             file => file,
         };
         let file = file.map_err(failed("cannot write into", &arriving))?;
-        Ok(Draft { file, incoming: self.incoming() })
+        Ok(Draft { file, incoming: self.incoming(), reserve: Arc::clone(&self.reserve), unchecked: 0 })
     }
 
     /// Whether there is room for another file: the disk's reserve is not reached.
     pub fn check_room(&self) -> Result<(), SpoolError> {
-        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
-        reserve.check().map_err(SpoolError::NoRoom)
+        check(&self.reserve)
     }
 
     fn incoming(&self) -> PathBuf {
@@ -192,15 +207,20 @@ impl Spool {
 }
 
 impl Draft {
-    /// Writes on.
+    /// Writes on, as long as the disk's reserve is not reached.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
+        self.unchecked = self.unchecked.saturating_add(bytes.len());
+        if self.unchecked > CHECK {
+            self.unchecked = 0;
+            check(&self.reserve)?;
+        }
         self.file.as_file_mut().write_all(bytes).map_err(failed("cannot write for", &self.incoming))
     }
 
     /// Gives it its name, when all of it is on the disk: from now on it is there for the box, and a power cut does not
     /// change that.
     pub fn commit(self, name: &str) -> Result<(), SpoolError> {
-        let Self { file, incoming } = self;
+        let Self { file, incoming, .. } = self;
         if name.is_empty() || name.contains('/') || !folder::may_be_taken(Path::new(name)) {
             return Err(SpoolError::Name);
         }
@@ -220,6 +240,11 @@ impl Draft {
         }
         File::open(&incoming).and_then(|folder| folder.sync_all()).map_err(failed("cannot sync", &incoming))
     }
+}
+
+fn check(reserve: &Mutex<Reserve>) -> Result<(), SpoolError> {
+    let mut reserve = reserve.lock().unwrap_or_else(PoisonError::into_inner);
+    reserve.check().map_err(SpoolError::NoRoom)
 }
 
 fn root(state_dir: &Path, door: Door) -> PathBuf {
@@ -242,9 +267,23 @@ fn make(folder: &Path) -> Result<(), SpoolError> {
 /// Adds to an error of the system what was done, and in which folder.
 fn failed(what: &'static str, folder: &Path) -> impl FnOnce(io::Error) -> SpoolError {
     let path = folder.to_owned();
-    move |error| {
-        let is_full = fate(&error) == Fate::Box;
-        let failed = SpoolError::Io { what, path, error };
-        if is_full { SpoolError::NoRoom(failed.to_string()) } else { failed }
+    move |error| SpoolError::Io { what, path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn a_full_disk_is_want_of_room_and_stays_the_systems_error() {
+        for (code, is_want) in [(libc::ENOSPC, true), (libc::EROFS, true), (libc::EMFILE, true), (libc::EACCES, false)]
+        {
+            let error = failed("cannot make the folder", Path::new("spool"))(io::Error::from_raw_os_error(code));
+            assert_eq!(error.is_want_of_room(), is_want, "{error}");
+            // By which the start of the daemon sees whether to wait.
+            let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+            assert_eq!(source.and_then(io::Error::raw_os_error), Some(code));
+        }
     }
 }

@@ -173,8 +173,8 @@ fn results(state: &State, now: Instant, problems: &mut Vec<Problem>) {
     if standing.refused > 0 {
         let why = standing.refusal.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
         let message = format!("The PACS does not take {} results{why}.", standing.refused);
-        let advice =
-            "They lie in state_dir/results/refused: move them to results/waiting once it takes them, or delete them.";
+        let advice = "They lie in state_dir/results/refused and are offered again once a day, and at once after `systemctl reload \
+             roentgend` with a changed section or a restart; delete those that it shall not have.";
         problems.push(Problem::warning("results_refused", message, advice));
     }
     if standing.dropped_at.is_some_and(|at| now.saturating_duration_since(at) < LOSS) {
@@ -228,6 +228,7 @@ mod tests {
         Setup {
             device: "box-t".into(),
             model: ModelIdentity { name: "tiny".into(), version: "1.0.0".into(), sha256: "ab".into() },
+            bundle: "/".into(),
             fallback: None,
             backend: "native".into(),
             kernel: "portable".into(),
@@ -246,7 +247,7 @@ mod tests {
     }
 
     fn broker(connected: bool) -> Broker {
-        Broker { connected, connections: 1, error: Some("refused".into()) }
+        Broker { connected, connections: 1, version: None, error: Some("refused".into()) }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use counts::Counts;
 pub use health::{Health, Problem, Severity};
 pub use latency::{Latency, Quantiles, WINDOW};
 pub use probe::Roots;
-pub use state::{Broker, QueueDepth, Reload, Setup, Update};
+pub use state::{Broker, QueueDepth, Reload, Setup, Update, UpdateWaiting};
 pub use telemetry::{ResultsSaid, SCHEMA, Telemetry};
 
 use crate::classifier::Running;
@@ -28,10 +28,15 @@ use crate::source::dicom_scp;
 use state::State;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
+use tokio::sync::watch;
 
 /// The handle; clones share what they are told. One lives as long as the process, so that counts are since its start.
 #[derive(Debug, Clone, Default)]
-pub struct Status(Arc<Mutex<State>>);
+pub struct Status {
+    state: Arc<Mutex<State>>,
+    /// Counts what somebody who watches wants to see at once: see [`Status::news`].
+    news: watch::Sender<u64>,
+}
 
 impl Status {
     /// The line made a turn, with or without an image.
@@ -45,6 +50,8 @@ impl Status {
         state.counts.judged(&report.decision);
         state.latency.note(&report.timing_ms);
         state.last_report_at = Some(SystemTime::now());
+        drop(state);
+        self.tell();
     }
 
     /// A file was refused and settled.
@@ -62,6 +69,8 @@ impl Status {
         let mut state = self.lock();
         state.counts.published += reports;
         state.queue_moved = Instant::now();
+        drop(state);
+        self.tell();
     }
 
     /// How many reports wait for the broker now, and what the outbox takes on disk.
@@ -160,11 +169,16 @@ impl Status {
     /// How the connection to the broker stands.
     pub fn broker(&self, broker: Broker) {
         let mut state = self.lock();
-        if state.broker.as_ref().is_none_or(|before| before.connected != broker.connected) {
+        let changed = state.broker.as_ref().is_none_or(|before| before.connected != broker.connected);
+        if changed {
             state.broker_since = Instant::now();
             state.queue_moved = Instant::now();
         }
         state.broker = Some(broker);
+        drop(state);
+        if changed {
+            self.tell();
+        }
     }
 
     /// How it stands with what goes back to the PACS; `None` where nothing does.
@@ -194,6 +208,15 @@ impl Status {
         state.urgent += 1;
     }
 
+    /// Which bundle waits to be asked for, if one does. Only a change counts.
+    pub fn update_waiting(&self, waiting: Option<UpdateWaiting>) {
+        let mut state = self.lock();
+        if state.update_waiting != waiting {
+            state.update_waiting = waiting;
+            state.urgent += 1;
+        }
+    }
+
     /// What is known of the DICOM network from now on; `None`: it is switched off.
     pub fn dicom(&self, watch: Option<dicom_scp::Watch>) {
         let mut state = self.lock();
@@ -217,6 +240,12 @@ impl Status {
         state.urgent + state.dicom.as_ref().map_or(0, dicom_scp::Watch::changes)
     }
 
+    /// Wakes whoever waits for it when a report became durable, when reports were acknowledged, and when the broker came
+    /// or went. What happened is not said: it is to be looked at.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
     /// Whether all is well.
     pub fn health(&self) -> Health {
         Health::of(&self.lock(), Instant::now())
@@ -228,8 +257,13 @@ impl Status {
         Telemetry::gather(&state, Instant::now(), roots)
     }
 
+    /// Nobody need listen.
+    fn tell(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
     /// A poisoned lock is used on: every change is one step.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,6 +6,7 @@ use super::latency::Latencies;
 use crate::bundle::Fallback;
 use crate::report::ModelIdentity;
 use crate::sink::dicom_sr::Standing;
+use crate::sink::mqtt::Version;
 use crate::source::dicom_scp;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub struct Setup {
     pub device: String,
     /// The model.
     pub model: ModelIdentity,
+    /// The directory of its bundle.
+    pub bundle: PathBuf,
     /// Set where that is not the model that it should run.
     pub fallback: Option<Fallback>,
     /// What runs it.
@@ -50,6 +53,8 @@ pub struct Broker {
     pub connected: bool,
     /// How many there have been since the sink was started.
     pub connections: u64,
+    /// Which version of MQTT is spoken.
+    pub version: Option<Version>,
     /// Why there is none, where that is known.
     pub error: Option<String>,
 }
@@ -76,6 +81,17 @@ pub struct Update {
     pub at: String,
 }
 
+/// A bundle that lies in `bundles/incoming`, signed by a trusted key, and waits for somebody to ask for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateWaiting {
+    /// Its file there.
+    pub file: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
 /// All that is remembered.
 #[derive(Debug, Clone)]
 pub(super) struct State {
@@ -99,6 +115,7 @@ pub(super) struct State {
     /// Since when the broker is there, or away.
     pub(super) broker_since: Instant,
     pub(super) update: Option<Update>,
+    pub(super) update_waiting: Option<UpdateWaiting>,
     /// What the DICOM network has seen, where it is switched on.
     pub(super) dicom: Option<dicom_scp::Watch>,
     pub(super) camera: Option<Camera>,
@@ -128,6 +145,7 @@ impl Default for State {
             broker: None,
             broker_since: now,
             update: None,
+            update_waiting: None,
             dicom: None,
             camera: None,
             results: None,

@@ -4,18 +4,18 @@
 use super::health::{Health, Problem};
 use super::latency::Latency;
 use super::probe::{self, Disk, Frequency, Heat, Memory, Roots};
-use super::state::{State, Update};
+use super::state::{State, Update, UpdateWaiting};
 use crate::assess;
 use crate::bundle::Fallback;
 use crate::report::{Clock, Label, ModelIdentity};
-use crate::sink::dicom_sr::Standing;
+use crate::sink::dicom_sr::{self, Standing};
 use crate::source::dicom_scp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Instant, SystemTime};
 
 /// The schema name of telemetry.
-pub const SCHEMA: &str = "roentgen.telemetry/1";
+pub const SCHEMA: &str = crate::sink::mqtt::TELEMETRY_SCHEMA;
 
 /// The box's word about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,9 @@ pub struct Telemetry {
     /// The last update of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
+    /// A bundle that could be installed, and waits for somebody to ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_waiting: Option<UpdateWaiting>,
     /// The last reload of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadSaid>,
@@ -158,12 +161,15 @@ pub struct ResultsSaid {
     pub waiting: u64,
     /// Objects that it does not take.
     pub refused: u64,
-    /// Bytes that both take on disk.
+    /// Bytes that they take on disk, with what is kept for reports that are not durable yet.
     pub bytes: u64,
     /// Objects that it has acknowledged.
     pub sent: u64,
     /// Objects that were dropped unsent.
     pub dropped: u64,
+    /// DICOM radiographs on which nothing can be sent: they do not say of which study they are.
+    #[serde(default)]
+    pub unfiled: u64,
     /// Why they wait, or why the last one was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -171,10 +177,10 @@ pub struct ResultsSaid {
 
 impl ResultsSaid {
     fn of(standing: &Standing) -> Self {
-        let Standing { waiting, refused, bytes, sent, dropped, .. } = *standing;
+        let Standing { waiting, refused, bytes, sent, dropped, unfiled, .. } = *standing;
         let trouble = standing.trouble.as_ref().map(|(trouble, _)| trouble);
         let error = trouble.or(standing.refusal.as_ref()).cloned();
-        Self { waiting, refused, bytes, sent, dropped, error }
+        Self { waiting, refused, bytes, sent, dropped, unfiled, error }
     }
 }
 
@@ -185,6 +191,9 @@ pub struct BrokerSaid {
     pub connected: bool,
     /// How many there have been.
     pub connections: u64,
+    /// Which version of MQTT is spoken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -234,6 +243,12 @@ impl Telemetry {
             let advice = "Images take longer. Give it air, a heat sink or a fan, and the power supply of its makers.";
             health.problems.push(Problem::warning("throttled", message, advice));
         }
+        if state.results.is_none() && setup.is_some_and(|setup| dicom_sr::are_left(&setup.state_dir)) {
+            let message = "Objects that were made for a PACS lie in state_dir/results, with patients' names, and nothing \
+                           sends them: there is no [dicom_results].";
+            let advice = "Remove that folder, or put the section back.";
+            health.problems.push(Problem::warning("results_left", message, advice));
+        }
         let disks = setup.into_iter().flat_map(|setup| {
             let disks = [("state_dir", &setup.state_dir), ("incoming", &setup.incoming)];
             disks.into_iter().filter_map(|(name, path)| Some((name.to_owned(), Disk::read(path)?)))
@@ -269,7 +284,12 @@ impl Telemetry {
             counts: CountsSaid::of(state),
             last_report_at: state.last_report_at.map(assess::rfc3339),
             latency_ms: state.latency.quantiles(),
-            broker: BrokerSaid { connected: broker.connected, connections: broker.connections, error: broker.error },
+            broker: BrokerSaid {
+                connected: broker.connected,
+                connections: broker.connections,
+                protocol: broker.version.map(|version| version.as_str().to_owned()),
+                error: broker.error,
+            },
             heat,
             processors: Frequency::read(roots),
             disks: disks.collect(),
@@ -286,6 +306,7 @@ impl Telemetry {
             }),
             results: state.results.as_ref().map(ResultsSaid::of),
             update: state.update.clone(),
+            update_waiting: state.update_waiting.clone(),
             reload: state
                 .reload
                 .as_ref()
@@ -351,5 +372,36 @@ mod tests {
         assert!(json["memory"]["resident_bytes"].as_u64() > Some(0), "{json}");
         let read: Telemetry = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(read).unwrap(), json);
+    }
+
+    #[test]
+    fn what_was_made_for_a_pacs_and_nothing_sends_is_warned_of() {
+        use crate::status::Setup;
+        let folder = tempfile::tempdir().unwrap();
+        let status = Status::default();
+        let model = ModelIdentity { name: "tiny".into(), version: "1.0.0".into(), sha256: "ab".into() };
+        status.running(Setup {
+            device: "box-t".into(),
+            model,
+            bundle: "/".into(),
+            fallback: None,
+            backend: "native".into(),
+            kernel: "portable".into(),
+            threads: 1,
+            backend_fallback: None,
+            state_dir: folder.path().into(),
+            incoming: "/".into(),
+        });
+        let waiting = folder.path().join("results/waiting");
+        std::fs::create_dir_all(&waiting).unwrap();
+        let is_left = || {
+            let problems = status.telemetry(&Roots::default()).health.problems;
+            problems.iter().any(|problem| problem.code == "results_left")
+        };
+        assert!(!is_left(), "nothing lies there");
+        std::fs::write(waiting.join("a.dcm"), "1").unwrap();
+        assert!(is_left());
+        status.results(Some(Standing::default()));
+        assert!(!is_left(), "it is sent");
     }
 }

@@ -5,6 +5,7 @@
  *              stuck (hangs when it is made)
  *   mode_file  a file that holds the mode instead: what a repaired device looks like
  *   after      how many inferences work before the mode begins
+ *   log        a file to which a line is added each time a delegate is asked for: the number of the process that asks
  *
  * The declarations are those of TFLite 2.17's C interface for opaque delegates, as far as they are used. */
 #include <signal.h>
@@ -104,7 +105,10 @@ Delegate *tflite_plugin_create_delegate(const char *const *keys, const char *con
     for (size_t i = 0; i < count; i++) {
         if (strcmp(keys[i], "mode") == 0) snprintf(mode, sizeof mode, "%s", values[i]);
         else if (strcmp(keys[i], "after") == 0) after = strtol(values[i], NULL, 10);
-        else if (strcmp(keys[i], "mode_file") == 0) {
+        else if (strcmp(keys[i], "log") == 0) {
+            FILE *file = fopen(values[i], "a");
+            if (!file || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0) abort();
+        } else if (strcmp(keys[i], "mode_file") == 0) {
             FILE *file = fopen(values[i], "r");
             if (!file || fscanf(file, "%31s", mode) != 1) strcpy(mode, "null");
             if (file) fclose(file);

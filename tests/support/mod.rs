@@ -6,6 +6,7 @@
 pub(crate) mod authority;
 pub(crate) mod daemon;
 pub(crate) mod gated;
+pub(crate) mod payloads;
 pub(crate) mod store;
 pub(crate) mod tiny;
 
@@ -15,6 +16,7 @@ pub(crate) use tiny::{png, tiny_bundle, tiny_writer};
 use roentgen::bundle::{Bundle, BundleWriter, add_signature};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -128,9 +130,18 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A loopback port that was free a moment ago.
+/// A loopback port that was free a moment ago, and that nobody else here was given.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port()
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let bound = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let port = bound().expect("loopback").port();
+        if !given.contains(&port) {
+            given.push(port);
+            return port;
+        }
+    }
 }
 
 /// mosquitto's program; `None` where it is missing, which CI does not forgive.

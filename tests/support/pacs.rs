@@ -36,6 +36,37 @@ pub(crate) fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// Python with pydicom and highdicom, if it has them.
+pub(crate) fn python() -> Option<PathBuf> {
+    let python = env::var_os("ROENTGEN_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let found = Command::new(&python).args(["-c", "import highdicom"]).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return Some(python);
+    }
+    let required = ["CI", "ROENTGEN_REQUIRE_PEERS"].iter().any(|name| env::var_os(name).is_some());
+    assert!(!required, "highdicom is missing: install tests/witness/requirements.txt");
+    eprintln!(
+        "SKIPPED: highdicom is missing (tests/witness/requirements.txt); structured reports are read by no other"
+    );
+    None
+}
+
+/// What tests/witness/sr.py reads in structured reports, one after the other.
+pub(crate) fn read_reports(python: &Path, reports: &[PathBuf]) -> Vec<serde_json::Value> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/witness/sr.py");
+    let output = run(Command::new(python).arg(script).args(reports));
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A file of a data set that came over the network.
+pub(crate) fn part10(class: &str, instance: &str, syntax: &str, data: &[u8]) -> Vec<u8> {
+    let meta = Dataset::default().bytes((2, 1), "OB", &[0, 1]).text((2, 2), "UI", class).text((2, 3), "UI", instance);
+    let meta = meta.text((2, 0x10), "UI", syntax).bare(EXPLICIT);
+    let length = (meta.len() as u32).to_le_bytes();
+    [&[0; 128], &b"DICM\x02\0\0\0UL\x04\0"[..], &length, &meta, data].concat()
+}
+
 /// A patient of these tests.
 pub(crate) const PATIENT: &str = "Muster^Erika";
 

@@ -28,7 +28,11 @@ if len(sys.argv) > 2:
             print("store %04x" % association.send_c_store(file).Status)
     association.release()
     assert association.is_released
-    stranger = AE(ae_title="STRANGER").associate("127.0.0.1", port, contexts=contexts, ae_title="ROENTGEN")
+    for _ in range(10):
+        stranger = AE(ae_title="STRANGER").associate("127.0.0.1", port, contexts=contexts, ae_title="ROENTGEN")
+        # A rejection that is there before pynetdicom's other thread looks is taken by it for a connection that failed.
+        if stranger.is_rejected:
+            break
     assert stranger.is_rejected, "the stranger was let in"
     answer = stranger.acceptor.primitive
     print("stranger", answer.result, answer.result_source, answer.diagnostic)

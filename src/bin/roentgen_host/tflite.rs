@@ -48,6 +48,7 @@ pub(crate) fn write(network: &Network) -> Vec<u8> {
 /// The same behind an operator of somebody's own, by this name, that hands the image on: of the kind that Coral's compiler
 /// makes, for tests of what runs such models.
 #[cfg(test)]
+#[allow(dead_code, reason = "the test files that take this one in use it")]
 pub(crate) fn write_behind(network: &Network, operator: &str) -> Vec<u8> {
     let mut graph = Graph { custom: Some(operator.to_owned()), ..Graph::default() };
     let image = graph.image(network);
@@ -277,38 +278,4 @@ fn whole_blocks(file: &[u8]) -> Vec<u8> {
     out.extend(std::iter::repeat_n(0, gap));
     out.extend(rest);
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_operator_of_somebodys_own_stands_before_the_network() {
-        let params = QuantParams { scale: 0.5, zero_point: 0 };
-        let conv = |in_channels: usize, out_channels: usize| Conv {
-            name: "conv".into(),
-            in_channels,
-            out_channels,
-            kernel: 1,
-            weights: vec![1; in_channels * out_channels],
-            weight_scales: vec![0.5; out_channels],
-            bias: vec![0; out_channels],
-            input: params,
-            output: params,
-        };
-        let network = Network { input_size: 32, trunk: vec![Layer::Conv(conv(1, 2))], head: conv(2, 4) };
-        let file = write_behind(&network, "own-op");
-        let model = tract_tflite::tflite::root_as_model(&file).unwrap();
-        let codes = model.operator_codes().unwrap();
-        assert_eq!(codes.get(CUSTOM as usize).custom_code(), Some("own-op"));
-        let graph = model.subgraphs().unwrap().get(0);
-        let operators = graph.operators().unwrap();
-        assert_eq!((operators.len(), operators.get(0).opcode_index()), (3, CUSTOM));
-        assert_eq!(operators.get(0).inputs().unwrap().get(0), graph.inputs().unwrap().get(0));
-        assert_eq!(operators.get(1).inputs().unwrap().get(0), operators.get(0).outputs().unwrap().get(0));
-        let plain = write(&network);
-        let plain = tract_tflite::tflite::root_as_model(&plain).unwrap();
-        assert_eq!(plain.operator_codes().unwrap().len(), 2);
-    }
 }

@@ -89,9 +89,11 @@ pub(crate) fn fastest(bundle: &Bundle, choice: &Choice<'_>, beat: &mut dyn FnMut
     let lines = known(bundle, choice, choice.accelerator == Use::Now, beat);
     let accelerator = match choice.accelerator {
         Use::Never => false,
-        Use::Now => best(&lines).is_some_and(|best| best.backend == Backend::Edgetpu),
-        // It was the fastest with the bundle before.
-        Use::Later => has_model(bundle, choice.config),
+        // One that another has is not measured: where it was not before either, it goes on as it did until now.
+        Use::Later if !lines.iter().any(|(backend, _)| *backend == Backend::Edgetpu) => {
+            has_model(bundle, choice.config)
+        }
+        Use::Now | Use::Later => best(&lines).is_some_and(|best| best.backend == Backend::Edgetpu),
     };
     if accelerator { accelerate(bundle, choice, &lines, beat) } else { processor(bundle, choice, &lines) }
 }
@@ -167,7 +169,8 @@ fn known(bundle: &Bundle, choice: &Choice<'_>, with_accelerator: bool, beat: &mu
         return before.into_iter().map(|one| (one.backend, Ok(one))).collect();
     }
     let mut candidates = candidates(bundle, choice.config);
-    candidates.retain(|backend| with_accelerator || *backend != Backend::Edgetpu);
+    let is_known = before.iter().any(|one| one.backend == Backend::Edgetpu);
+    candidates.retain(|backend| with_accelerator || is_known || *backend != Backend::Edgetpu);
     let lines = measured(bundle, choice.config, &candidates, choice.cache.as_deref(), &before, beat);
     let fresh = lines.iter().any(|(_, line)| line.as_ref().is_ok_and(|one| !before.contains(one)));
     if fresh {

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Install(InstallArguments),
     /// Makes the good bundle before the active one: the previous installed one, else the configured one.
     Rollback(RollbackArguments),
+    /// Makes an installed bundle the active one: the one before, or one that was rolled back.
+    Activate(ActivateArguments),
     /// Lists the installed bundles and the configured one; the daemon starts with the one marked *.
     List(Common),
 }
@@ -74,6 +76,19 @@ pub(crate) struct RollbackArguments {
     common: Common,
 }
 
+/// Arguments of `activate`.
+#[derive(clap::Args)]
+pub(crate) struct ActivateArguments {
+    /// Its version, as `list` shows it.
+    #[arg(value_name = "VERSION")]
+    version: String,
+    /// As of `install`.
+    #[arg(long, hide = true)]
+    steps: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// What all that change or list have in common.
 #[derive(clap::Args)]
 pub(crate) struct Common {
@@ -91,6 +106,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Verify(arguments) => verify(arguments),
         Command::Install(arguments) => step_by_step(arguments.steps, || install(arguments)),
         Command::Rollback(arguments) => step_by_step(arguments.steps, || rollback(&arguments.common, arguments.steps)),
+        Command::Activate(arguments) => step_by_step(arguments.steps, || activate(arguments)),
         Command::List(arguments) => list(arguments),
     }
 }
@@ -208,6 +224,19 @@ fn rollback(arguments: &Common, steps: bool) -> anyhow::Result<ExitCode> {
         say!("{line}");
     } else {
         say!("went back from {} to {} in {}", done.from, title(&done.to), done.to.dir().display());
+        say!("{RESTART}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn activate(arguments: &ActivateArguments) -> anyhow::Result<ExitCode> {
+    let Place { config, trust, store } = Place::new(&arguments.common)?;
+    warn_of_other_user(&config.state_dir);
+    let bundle = store.activate(&arguments.version, &trust, tester(&config))?;
+    if arguments.common.json || arguments.steps {
+        say!("{}", described(&bundle, bundle.dir()));
+    } else {
+        say!("{} in {} is the active one", title(&bundle), bundle.dir().display());
         say!("{RESTART}");
     }
     Ok(ExitCode::SUCCESS)

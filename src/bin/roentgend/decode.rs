@@ -3,7 +3,7 @@
 
 use crate::model::{self, Choice};
 use anyhow::Context;
-use roentgen::assess::Assessor;
+use roentgen::assess::{self, Assessor};
 use roentgen::config::Config;
 use roentgen::pipeline;
 use roentgen::pseudonym::Key;
@@ -49,7 +49,7 @@ pub(crate) fn try_out() -> anyhow::Result<ExitCode> {
     let answer = match radiograph::open_file(&file, &config.limits, &key) {
         Ok(radiograph) => {
             let decode = started.elapsed();
-            let of = |results| Results::unsent(results, &config.device, &key, &config.state_dir);
+            let of = |results| Results::unsent(results, &config.device, &key, &config.state_dir, assess::trusted_time);
             let results = config.dicom_results.as_ref().map(of);
             let filing = results.as_ref().and_then(|_| Filing::of_file(&file, &config.limits));
             let draw = filing.is_some() && results.as_ref().is_some_and(|results| results.maker().wants_picture());

@@ -62,7 +62,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (bundle, mut classifier) = model::load(arguments.bundle.as_deref(), &bundle::Config::default(), choice)?;
     let root = tempfile::Builder::new().prefix("roentgen-demo-").tempdir().context("cannot make a temporary folder")?;
     let port = broker::start(arguments.mqtt_port)?;
-    let mqtt = mqtt::Config { url: format!("mqtt://127.0.0.1:{port}"), ..mqtt::Config::default() };
+    // The embedded broker keeps another port for MQTT 5.
+    let (url, protocol) = (format!("mqtt://127.0.0.1:{port}"), mqtt::Protocol::Three);
+    let mqtt = mqtt::Config { url, protocol, ..mqtt::Config::default() };
     let reports = Subscriber::start(port, &format!("{}/{DEVICE}/report", mqtt.topic_prefix))?;
     let drop_folder = folder::Config { incoming: root.path().join("incoming"), ..folder::Config::default() };
     let key = Key::load_or_create(&root.path().join("pseudonym.key"))?;
@@ -99,6 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         sink: &mut sink,
         assessor: &assessor,
         results: None,
+        gallery: None,
         status: &status,
     };
     let ended = pipeline::run(line, &Mutex::new(outbox), &mut || {

@@ -5,13 +5,14 @@ use crate::logging;
 use crate::model::{self, Active, Choice};
 use crate::status;
 use roentgen::bundle::{Fallback, SelfTest, Signer};
-use roentgen::config::{Backend, Config};
+use roentgen::config::{self, Backend, Config};
 use roentgen::outbox;
 use roentgen::pseudonym::Key;
 use roentgen::sink::{dicom_sr, mqtt};
 use roentgen::source::decoder::Decoder;
 use roentgen::source::dicom_scp;
 use roentgen::source::process::Program;
+use roentgen::web::Token;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -86,10 +87,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     checks.line("key", key(&config), crate::BAD_CONFIGURATION);
     checks.line("broker", broker(&config), 1);
+    if config.web.listen.is_some() {
+        checks.line("web", dashboard(&config.web), 1);
+    }
     if let Some(results) = &config.dicom_results {
         checks.line("PACS", dicom_sr::probe(results).map_or_else(Finding::Fail, Finding::Ok), 1);
     }
     Ok(ExitCode::from(checks.exit_code))
+}
+
+/// Who may see the dashboard.
+fn dashboard(web: &config::Web) -> Finding {
+    let is_local = web.address().ok().flatten().is_some_and(|address| address.ip().is_loopback());
+    let listen = web.listen.as_deref().unwrap_or_default();
+    match web.token.as_deref().map(Token::read) {
+        Some(Err(error)) => Finding::Fail(error.to_string()),
+        Some(Ok(_)) => Finding::Ok(format!("{listen}, for who knows the token")),
+        None if is_local => Finding::Ok(format!("{listen}, for everybody on this machine")),
+        None => {
+            Finding::Warn(format!("{listen} shows /metrics and /healthz, and no dashboard: set web.token for that"))
+        }
+    }
 }
 
 fn bundle(config: &Config) -> Finding {
@@ -292,7 +310,7 @@ fn key(config: &Config) -> Finding {
 
 fn broker(config: &Config) -> Finding {
     match mqtt::probe(&config.mqtt, &config.device) {
-        Ok(()) => Finding::Ok(format!("{} accepts us", config.mqtt.url)),
+        Ok(version) => Finding::Ok(format!("{} accepts us (MQTT {})", config.mqtt.url, version.as_str())),
         Err(error) => Finding::Fail(error.to_string()),
     }
 }

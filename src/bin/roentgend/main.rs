@@ -19,6 +19,8 @@ mod decode;
 #[cfg(feature = "demo")]
 mod demo;
 mod doctor;
+#[cfg(feature = "demo")]
+mod fleet;
 mod gently;
 mod health;
 mod heatmap;
@@ -68,6 +70,9 @@ enum Command {
     /// Shows the whole way on this machine: a broker, a drop folder, synthetic phantoms, and reports as they come.
     #[cfg(feature = "demo")]
     Demo(demo::Arguments),
+    /// Publishes as many boxes would, so that a broker and what listens to it can be sized.
+    #[cfg(feature = "demo")]
+    SimulateFleet(fleet::Arguments),
     /// Says whether the daemon runs and does its work, and if not, what to do. Ends with 0 where all is well, else with 1.
     Status(status::Arguments),
     /// Judges files or folders and prints the results.
@@ -124,6 +129,8 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::SimulateFleet(arguments) => fleet::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Classify(arguments) => classify::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, started),

@@ -58,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         status: arguments.status,
         unsent: arguments.unsent,
         limit: arguments.limit.or((!arguments.json).then_some(SHOWN)),
+        ..Filter::default()
     };
     let mut out = BufWriter::new(io::stdout().lock());
     match print(&history, &filter, arguments, &mut out) {

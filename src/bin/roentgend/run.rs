@@ -69,13 +69,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     systemd::ready();
     let mut watchdog = Watchdog::from_environment();
     let ended = loop {
-        let Parts { config, model, assessor, source, sink, results, broker_files, dicom_files, dicom_watch, .. } =
-            &mut parts;
+        let Parts {
+            config,
+            model,
+            assessor,
+            source,
+            sink,
+            results,
+            gallery,
+            broker_files,
+            dicom_files,
+            dicom_watch,
+            ..
+        } = &mut parts;
         let Active { bundle, classifier, fallback, .. } = model;
         let (path, is_fallback, accelerator) = (&arguments.config, fallback.is_some(), Use::beside(classifier));
         let running =
             Running { config, path, bundle, is_fallback, broker_files, accelerator, dicom_files, dicom_watch };
-        let line = Line { source, classifier, sink, assessor, results: results.as_ref(), status: &status };
+        let (results, gallery) = (results.as_ref(), gallery.as_ref());
+        let line = Line { source, classifier, sink, assessor, results, gallery, status: &status };
         let mut change = None;
         let ended = pipeline::run(line, &outbox, &mut || {
             watchdog.turn();

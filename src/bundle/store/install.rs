@@ -1,7 +1,7 @@
 //! Installing a bundle and going back to an earlier one. Not the folder's layout and the record: see [`super`].
 
 use super::record::{Highest, Record};
-use super::{STAGING, Store, StoreError, folder_name, version};
+use super::{STAGING, State, Store, StoreError, folder_name, version};
 use crate::bundle::disk::{let_read, replace_file, sync_folder, write_files};
 use crate::bundle::{Bundle, SIGNATURE_FILE, SelfTest, Trust, archive};
 use std::fs;
@@ -148,6 +148,33 @@ impl Store {
             }
         }
         Err(StoreError::NothingGood { reasons: skipped }.into())
+    }
+
+    /// Makes the installed bundle of this version the active one: the one before, or one that was rolled back. What was
+    /// active becomes the one before. What does not pass `trust` and `test` changes nothing.
+    pub fn activate<E>(
+        &self,
+        version: &str,
+        trust: &Trust,
+        mut test: impl FnMut(&Bundle) -> Result<SelfTest, E>,
+    ) -> Result<Bundle, E>
+    where
+        E: From<StoreError>,
+    {
+        let _lock = self.lock()?;
+        let mut record = self.record()?;
+        let mut found = self.entries(trust)?.into_iter().filter_map(|entry| Some((entry.state, entry.bundle.ok()?)));
+        let Some((state, bundle)) = found.find(|(_, bundle)| bundle.manifest().version == version) else {
+            let (path, version) = (self.dir.clone(), version.to_owned());
+            return Err(StoreError::NotInstalled { path, version }.into());
+        };
+        test(&bundle)?;
+        if state != State::Active {
+            let folder = folder_name(&bundle)?;
+            record.previous = record.active.replace(folder);
+            record.write(&self.record_path())?;
+        }
+        Ok(bundle)
     }
 
     /// Gives the tested copy its name. A sound bundle that has the name already is the same one and stays, but that it

@@ -109,6 +109,16 @@ pub enum StoreError {
         /// The folder of installed bundles.
         path: PathBuf,
     },
+    /// No good bundle of this version is installed.
+    #[error(
+        "{path}: no bundle of version {version} that can be used is installed; `roentgend bundle list` shows them."
+    )]
+    NotInstalled {
+        /// The folder of installed bundles.
+        path: PathBuf,
+        /// The version that was asked for.
+        version: String,
+    },
     /// There is nothing good to go back to.
     #[error("no earlier bundle can be used, so that the active one stays: {}", .reasons.join("; "))]
     NothingGood {

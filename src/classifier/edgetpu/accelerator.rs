@@ -214,13 +214,18 @@ impl Accelerator {
     /// The next frame; `None` where it is not there until then.
     fn frame(&mut self, until: Instant, most: usize) -> Result<Option<Vec<u8>>, Trouble> {
         let mut chunk = [0; 16 << 10];
+        let mut has_looked = false;
         loop {
             if let Some(frame) = wire::take(&mut self.heard, most).map_err(|()| Trouble::Nonsense)? {
                 return Ok(Some(frame));
             }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() && has_looked {
+                return Ok(None);
+            }
+            has_looked = true;
             // A time limit of zero would be none.
-            let wait = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(wait))?;
+            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(self.gone()),
                 Ok(count) => self.heard.extend(&chunk[..count]),

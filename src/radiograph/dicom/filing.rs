@@ -12,6 +12,7 @@ use crate::radiograph::file::read_open;
 use crate::radiograph::{Limits, guard};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -89,7 +90,9 @@ impl Filing {
                 tags::PATIENT_AGE => length == 4,
                 _ => (1..=MAX_VALUE).contains(&length),
             };
-            let values = data_set.values().filter(|(tag, value)| is_sound(*tag, value.len()));
+            let values =
+                data_set.values().map(|(tag, value)| (tag, if NEEDED.contains(&tag) { bare(value) } else { value }));
+            let values = values.filter(|(tag, value)| is_sound(*tag, value.len()));
             Some(values.map(|(tag, value)| (tag, value.to_vec())).collect())
         });
         Self::checked(picked.ok()??)
@@ -101,12 +104,15 @@ impl Filing {
     }
 
     fn checked(values: BTreeMap<Tag, Vec<u8>>) -> Option<Self> {
-        let is_uid = |value: &Vec<u8>| {
-            let uid = value.strip_suffix(&[0]).unwrap_or(value);
-            let is_plain = uid.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
-            (1..=64).contains(&uid.len()) && is_plain
-        };
-        NEEDED.iter().all(|tag| values.get(tag).is_some_and(is_uid)).then_some(Self { values })
+        let is_there = |tag: &Tag| values.get(tag).is_some_and(|value| is_uid(value));
+        NEEDED.iter().all(is_there).then_some(Self { values })
+    }
+
+    /// What tells this instance from all others, for whoever has it, mixed with a text: a hash, in hexadecimal.
+    pub(crate) fn digest(&self, text: &str) -> String {
+        let instance = self.values.get(&tags::SOP_INSTANCE_UID).map(Vec::as_slice).unwrap_or_default();
+        let digest = Sha256::new().chain_update(text).chain_update("\n").chain_update(instance).finalize();
+        crate::radiograph::hex(&digest)
     }
 
     /// As it travels from the process that decodes to the daemon, and nowhere else.
@@ -174,10 +180,31 @@ impl Filing {
         let wanted = ELEMENTS.iter().filter(|(.., part)| parts.contains(part));
         wanted.fold(Object::default(), |object, (tag, vr, part)| match self.values.get(tag) {
             Some(value) => object.bytes(*tag, *vr, value),
+            None if *tag == tags::DEIDENTIFICATION_METHOD && self.says_removed() => {
+                object.text(*tag, *vr, "See the original")
+            }
             None if *part == Always => object.bytes(*tag, *vr, &[]),
             None => object,
         })
     }
+
+    /// Whether the patient's identity was removed from the original. It then has to say how, which it may in a sequence.
+    fn says_removed(&self) -> bool {
+        self.values.get(&tags::PATIENT_IDENTITY_REMOVED).is_some_and(|value| value.starts_with(b"YES"))
+    }
+}
+
+/// A UID without its padding: a NUL by the standard, but spaces are seen too. It is padded anew where it is written.
+fn bare(uid: &[u8]) -> &[u8] {
+    let end = uid.iter().rposition(|byte| !matches!(byte, 0 | b' ')).map_or(0, |last| last + 1);
+    &uid[..end]
+}
+
+/// Whether something is filed under this UID: numbers with dots between them. Zeros in front of a number, which the standard
+/// forbids, are let pass: they stand in the original, which the PACS has taken.
+fn is_uid(uid: &[u8]) -> bool {
+    let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+    uid.len() <= 64 && uid.contains(&b'.') && uid.split(|byte| *byte == b'.').all(is_number)
 }
 
 impl fmt::Debug for Filing {
@@ -233,8 +260,19 @@ mod tests {
 
     #[test]
     fn without_its_uids_nothing_can_be_filed() {
-        for (from, to) in [("1.2.3.4.5", "../../etc"), ("1.2.3.4.6", "1.2.3 4.6"), ("1.2.3.4.5", "\0\0\0\0\0\0\0\0\0")]
-        {
+        let empty = "\0\0\0\0\0\0\0\0\0";
+        let bad = [
+            "../../etc",
+            "1.2.3 4.6",
+            empty,
+            "         ",
+            ".........",
+            ".2.3.4.56",
+            "1.2..4.56",
+            "1.2.3.45.",
+            "123456789",
+        ];
+        for (from, to) in bad.into_iter().flat_map(|bad| [("1.2.3.4.5", bad), ("1.2.3.4.6", bad)]) {
             let file = file();
             let at = file.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
             let mut spoiled = file.clone();
@@ -242,6 +280,45 @@ mod tests {
             assert!(filing(&spoiled).is_none(), "{to:?}");
         }
         assert!(filing(b"no DICOM at all").is_none());
+    }
+
+    #[test]
+    fn a_uid_is_the_same_however_it_is_padded() {
+        let padded = |padding: &[u8; 2]| {
+            let mut file = file();
+            let at = file.windows(9).position(|window| window == b"1.2.3.4.5").unwrap();
+            file[at + 7..at + 9].copy_from_slice(padding);
+            filing(&file).unwrap()
+        };
+        let of = padded(b" \0");
+        assert_eq!(of, padded(b"\0\0"));
+        assert_eq!(of, padded(b"  "));
+        assert_eq!((of.digest("a"), of.digest("a").len()), (padded(b"  ").digest("a"), 64));
+        assert!(of.digest("a") != of.digest("b") && of.digest("a") != padded(b".5").digest("a"));
+        let written = of.evidence().file("1.2", "1.2");
+        let holds = |part: &[u8]| written.windows(part.len()).any(|window| window == part);
+        assert!(holds(b"\x08\0\x55\x11UI\x08\x001.2.3.4\0"), "padded as the standard has it");
+    }
+
+    #[test]
+    fn who_says_that_the_patient_was_removed_says_how() {
+        let element = |tag: u16, vr: &str, value: &[u8]| {
+            let head = [[0x12, 0], tag.to_le_bytes()].concat();
+            [&head[..], vr.as_bytes(), &(value.len() as u16).to_le_bytes()[..], value].concat()
+        };
+        let (yes, method) = (element(0x62, "CS", b"YES "), element(0x63, "LO", b"By hand."));
+        let at = file().windows(4).position(|window| window == [0x20, 0, 0xd, 0]).unwrap();
+        let with = |more: &[u8]| {
+            let written =
+                filing(&[&file()[..at], more, &file()[at..]].concat()).unwrap().object().file("1.2", "2.25.1");
+            let read = from_reader(&written[..]).unwrap();
+            let method = read.element_opt(tags::DEIDENTIFICATION_METHOD).unwrap();
+            method.map(|method| method.to_str().unwrap().into_owned())
+        };
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&element(0x62, "CS", b"NO")), None);
+        assert_eq!(with(&yes).as_deref(), Some("See the original"));
+        assert_eq!(with(&[yes, method].concat()).as_deref(), Some("By hand."));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! C-STORE to the PACS: one association, one object after the other. Not what is sent when.
 //!
-//! The protocol's upper layer is dicom-ul's; the two messages of C-STORE stand in `command`. What the other side says is bounded in length and time, and never repeated in a log: only its numbers are.
+//! The protocol's upper layer is dicom-ul's; the two messages of C-STORE stand in `command`. What the other side says is bounded
+//! in length and time, and never repeated in a log: only its numbers are.
 
 use super::command::{Answer, answer, request, response};
 use super::config::{Config, Kind};
@@ -34,15 +35,6 @@ const OVERHEAD: usize = 12;
 #[error("{0}")]
 pub(super) struct Trouble(pub(super) String);
 
-/// Why there is no association.
-#[derive(Debug)]
-pub(super) enum ConnectError {
-    /// Not now, or not by this configuration.
-    Trouble(Trouble),
-    /// The PACS is there and takes none of what is sent.
-    TakesNothing(Trouble),
-}
-
 /// How to get to the PACS.
 #[derive(Clone)]
 pub(super) struct Peer {
@@ -64,9 +56,9 @@ impl Peer {
     }
 
     /// Asks for an association.
-    pub(super) fn connect(&self) -> Result<Association, ConnectError> {
+    pub(super) fn connect(&self) -> Result<Association, Trouble> {
         let Some((host, port)) = self.config.host_and_port() else {
-            return Err(ConnectError::Trouble(Trouble("dicom_results.address is none".into())));
+            return Err(Trouble("dicom_results.address is none".into()));
         };
         let timeout = self.config.timeout();
         let mut options = ClientAssociationOptions::new()
@@ -87,18 +79,12 @@ impl Peer {
                 options.establish_tls((host, port)).map(|link| Box::new(link) as Box<dyn Link>)
             }
         };
-        let link = established.map_err(|error| {
-            let trouble = Trouble(self.in_words(&error));
-            match error {
-                Error::NoAcceptedPresentationContexts { .. } => ConnectError::TakesNothing(trouble),
-                _ => ConnectError::Trouble(trouble),
-            }
-        })?;
+        let link = established.map_err(|error| Trouble(self.in_words(&error)))?;
         if link.max_pdu() < MIN_PDU {
             let problem = format!("{} takes PDUs of less than {MIN_PDU} bytes only", self.config.address);
-            return Err(ConnectError::Trouble(Trouble(problem)));
+            return Err(Trouble(problem));
         }
-        Ok(Association { link, message: 0 })
+        Ok(Association { link, message: 0, is_midway: false })
     }
 
     /// What went wrong, in words that say what to do where that is known. Of what the other side sent, nothing.
@@ -197,6 +183,8 @@ impl<S: CloseSocket + Read + Write + Send> Link for ClientAssociation<S> {
 pub(super) struct Association {
     link: Box<dyn Link>,
     message: u16,
+    /// An object was begun, and no answer to it came.
+    is_midway: bool,
 }
 
 impl Association {
@@ -225,6 +213,7 @@ impl Association {
             return Ok(Answer::Refused { reason, lasting: true });
         };
         self.message = self.message.wrapping_add(1);
+        self.is_midway = true;
         let command = request(sop_class(kind), instance, self.message);
         self.send(context, PDataValueType::Command, true, command)?;
         if is_implicit {
@@ -233,6 +222,7 @@ impl Association {
             self.send_all(context, data_set)?;
         }
         let status = self.status()?;
+        self.is_midway = false;
         Ok(answer(status))
     }
 
@@ -285,9 +275,11 @@ impl Association {
         }
     }
 
-    /// Ends it.
+    /// Ends it, in good manners where that can be.
     pub(super) fn release(self) {
-        self.link.release();
+        if !self.is_midway {
+            self.link.release();
+        }
     }
 }
 

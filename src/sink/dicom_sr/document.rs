@@ -3,17 +3,21 @@
 //! One measurement group a label: its finding, the calibrated probability as the certainty of that finding in percent, the
 //! algorithm that says so, the image that it was said of. Then the qualitative evaluations: the decision, or the
 //! abstention with its reasons, and the notice. An abstaining box reports its probabilities as well, as over MQTT; so each group
-//! says by itself whether its finding is the reported one.
+//! says by itself whether its finding is the reported one: in the Tracking Identifier, which readers show, and in a code of
+//! ours.
 //!
 //! Its Completion Flag is COMPLETE, though nobody has read it: the flag speaks of the content, and this is all that the
 //! device will ever say about the image; PARTIAL would promise more to come. That nobody stands for it is what
 //! UNVERIFIED says, and PRELIMINARY that it is no final report.
+//!
+//! There is no Referenced Request Sequence, though the study's Accession Number is carried: that sequence stands where an
+//! object fulfils a requested procedure, and nobody has requested a screening. The number files it, no more.
 
 use super::Maker;
 use super::codes::{self, Code};
 use super::uid::Uids;
 use crate::radiograph::dicom::{Filing, Object};
-use crate::report::{Decision, Finding, NOTICE, Report};
+use crate::report::{Clock, Decision, Finding, NOTICE, Report};
 use chrono::{DateTime, Local};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
@@ -23,6 +27,9 @@ pub(super) const SOP_CLASS: &str = uids::COMPREHENSIVE3_DSR_STORAGE;
 
 /// Numbers of the series, far from those that modalities count up to.
 const SERIES_NUMBER: &str = "9301";
+
+const UNSET_CLOCK: &str =
+    "The device's clock was not known to be right: the dates and times of this report may be wrong.";
 
 /// The structured report on a radiograph, as a file.
 pub(super) fn file(maker: &Maker, filing: &Filing, report: &Report, uids: &Uids) -> Vec<u8> {
@@ -100,12 +107,17 @@ fn group(filing: &Filing, report: &Report, finding: &Finding, uids: &Uids) -> Ob
     let model = &report.model;
     let is_reported = report.decision == Decision::Reported { label };
     let standing = if is_reported { codes::REPORTED } else { codes::NOT_REPORTED };
+    let tracking = match report.decision {
+        Decision::Reported { .. } if is_reported => format!("{label} (reported)"),
+        Decision::Reported { .. } => format!("{label} (not reported)"),
+        Decision::Abstained { .. } => format!("{label} (not reported: abstained)"),
+    };
     let algorithm = |name, value: &str| text(Relation::HasConceptMod, name, Kind::Text, value);
     let source = content(codes::SOURCE, "IMAGE")
         .text(tags::RELATIONSHIP_TYPE, VR::CS, Relation::Contains.name())
         .items(tags::REFERENCED_SOP_SEQUENCE, vec![filing.reference()]);
     let mut children = vec![
-        text(Relation::HasObsContext, codes::TRACKING, Kind::Text, label.name()),
+        text(Relation::HasObsContext, codes::TRACKING, Kind::Text, &tracking),
         text(Relation::HasObsContext, codes::TRACKING_UID, Kind::UidRef, &uids.of(&format!("tracking {label}"))),
         code(Relation::Contains, codes::FINDING, codes::of_label(label)),
         code(Relation::HasConceptMod, codes::SITE, codes::LUNG),
@@ -138,7 +150,9 @@ fn evaluations(report: &Report) -> Vec<Object> {
         }));
     }
     let id = format!("Report {} of {}", report.report_id, report.device);
-    items.extend([NOTICE, &id].map(|said| text(Relation::Contains, codes::COMMENT, Kind::Text, said)));
+    let clock = (report.clock == Clock::Unsynchronised).then_some(UNSET_CLOCK);
+    let said = [NOTICE, &id].into_iter().chain(clock);
+    items.extend(said.map(|said| text(Relation::Contains, codes::COMMENT, Kind::Text, said)));
     items
 }
 

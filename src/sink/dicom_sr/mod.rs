@@ -6,8 +6,8 @@
 //! `state_dir/results`, for the daemon's user alone, and go to that PACS and nowhere else. Logs, status and the outbox know them by
 //! the report's id.
 //!
-//! [`Maker`] makes them, `store` keeps them, `send` brings them to the PACS in a thread of its own (C-STORE, `association`).
-//! What happens at a crash stands in `store`. Images that came as PNG, JPEG or from a camera have no study to be
+//! [`Maker`] makes them, `store` keeps them, `send` brings them to the PACS in a thread of its own (C-STORE, `association`); what it
+//! does not take is offered again by the rules of `tries`. What happens at a crash stands in `store`. Images that came as PNG, JPEG or from a camera have no study to be
 //! filed in: there are no results on them.
 
 mod association;
@@ -17,8 +17,11 @@ mod command;
 mod config;
 mod document;
 mod implicit;
+mod own;
 mod send;
+mod shelf;
 mod store;
+mod tries;
 mod uid;
 
 pub use config::{Config, Kind};
@@ -27,16 +30,15 @@ use crate::named_file::FileError;
 use crate::pseudonym::Key;
 use crate::radiograph::dicom::Filing;
 use crate::report::Report;
-use association::{ConnectError, Peer};
+use association::Peer;
 use image::RgbImage;
-use send::{Courier, lock};
-use std::collections::HashMap;
+use send::Courier;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use store::{Depth, Store};
 use uid::Uids;
 
@@ -46,6 +48,9 @@ const MODEL: &str = "roentgend";
 
 /// How long an end waits for the object that is on its way.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// The time, as long as somebody vouches for the clock.
+pub type Time = fn() -> Option<SystemTime>;
 
 /// Results cannot be kept at present: a disk that is full or read-only, or a folder that is gone.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +103,7 @@ impl Maker {
 
     /// The objects of one report; without a picture only the structured report.
     pub fn make(&self, filing: &Filing, report: &Report, picture: Option<&RgbImage>) -> Made {
-        let uids = Uids(&report.report_id);
+        let uids = Uids::new(filing, report, &self.observer);
         let of = |kind: Kind| match kind {
             Kind::Sr => Some((kind, document::file(self, filing, report, &uids))),
             Kind::SecondaryCapture => Some((kind, capture::file(self, filing, report, &uids, picture?)?)),
@@ -115,7 +120,7 @@ pub struct Standing {
     pub waiting: u64,
     /// Objects that it does not take.
     pub refused: u64,
-    /// Bytes that both take.
+    /// Bytes that these take, with what is kept for reports that are not durable yet.
     pub bytes: u64,
     /// Objects that it has acknowledged since the start.
     pub sent: u64,
@@ -127,6 +132,8 @@ pub struct Standing {
     pub trouble: Option<(String, Instant)>,
     /// Why the last one was set aside.
     pub refusal: Option<String>,
+    /// DICOM radiographs since the start on which nothing can be sent: they do not say of which study they are.
+    pub unfiled: u64,
     /// Counts what is worth a message at once.
     pub news: u64,
 }
@@ -147,18 +154,25 @@ pub struct Results {
 
 impl Results {
     /// Reads the files that the configuration names and opens the folders. Sends nothing yet.
-    pub fn new(config: &Config, device: &str, key: &Key, state_dir: &Path) -> Result<Self, StartError> {
+    pub fn new(config: &Config, device: &str, key: &Key, state_dir: &Path, time: Time) -> Result<Self, StartError> {
         let peer = Peer::new(config)?;
-        let mut results = Self::unsent(config, device, key, state_dir);
+        let mut results = Self::unsent(config, device, key, state_dir, time);
         results.peer = Some(peer);
         Ok(results)
     }
 
     /// The same for a process that only makes results, and keeps them for another one to send.
-    pub fn unsent(config: &Config, device: &str, key: &Key, state_dir: &Path) -> Self {
-        let store = Arc::new(Store::open(state_dir, config));
+    pub fn unsent(config: &Config, device: &str, key: &Key, state_dir: &Path, time: Time) -> Self {
+        let store = Arc::new(Store::open(state_dir, config, time));
         let maker = Maker::new(config, device, key);
         Self { maker, config: config.clone(), store, peer: None, told: Arc::default(), news: None, thread: None }
+    }
+
+    /// Goes on with the counts of the one that it takes the place of.
+    pub fn succeed(&mut self, before: &Results) {
+        // Not the trouble: the configuration may have been mended.
+        let told = Standing { trouble: None, refusal: None, ..lock(&before.told).clone() };
+        self.told = Arc::new(Mutex::new(told));
     }
 
     /// Begins to send, and tidies up what an earlier run has left half-made.
@@ -166,14 +180,7 @@ impl Results {
         let Some(peer) = self.peer.clone().filter(|_| self.thread.is_none()) else { return Ok(()) };
         self.store.sweep();
         let (news, heard) = channel();
-        let courier = Courier {
-            store: Arc::clone(&self.store),
-            peer,
-            config: self.config.clone(),
-            told: Arc::clone(&self.told),
-            news: heard,
-            tries: HashMap::new(),
-        };
+        let courier = Courier::new(Arc::clone(&self.store), peer, self.config.clone(), Arc::clone(&self.told), heard);
         let builder = thread::Builder::new().name("results".into());
         self.thread = Some(builder.spawn(move || courier.run()).map_err(StartError::Thread)?);
         self.news = Some(news);
@@ -202,12 +209,34 @@ impl Results {
         Ok(())
     }
 
+    /// Removes what is kept for a report that will not become durable under this id.
+    pub fn discard(&self, report_id: &str) {
+        self.store.discard(report_id);
+    }
+
+    /// Notes that nothing can be sent on a DICOM radiograph, which does not say of which study it is.
+    pub fn unfiled(&self) {
+        let mut told = lock(&self.told);
+        if told.unfiled == 0 {
+            log::warn!(
+                "nothing goes to the PACS on a DICOM radiograph that names no study, series or instance (or no sound UID of                  one): have the modality looked at; the telemetry counts further ones"
+            );
+        }
+        told.unfiled += 1;
+    }
+
     /// How it stands.
     pub fn standing(&self) -> Standing {
         let Depth { waiting, refused, bytes } = self.store.depth();
         let told = lock(&self.told).clone();
         let refusal = told.refusal.filter(|_| refused > 0);
-        Standing { waiting, refused, bytes, refusal, ..told }
+        let trouble = if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
+            let since = told.trouble.map_or_else(Instant::now, |(_, since)| since);
+            Some(("the thread that sends them has ended, a defect of the program: restart roentgend".into(), since))
+        } else {
+            told.trouble
+        };
+        Standing { waiting, refused, bytes, refusal, trouble, ..told }
     }
 }
 
@@ -224,12 +253,20 @@ impl Drop for Results {
     }
 }
 
+/// Whether objects lie in `state_dir` that were made for a PACS. They name patients.
+pub fn are_left(state_dir: &Path) -> bool {
+    store::holds_any(state_dir)
+}
+
+/// A poisoned lock is used on: every change is one step.
+fn lock(told: &Mutex<Standing>) -> MutexGuard<'_, Standing> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Asks the PACS for an association, and says what it takes or what is wrong.
 pub fn probe(config: &Config) -> Result<String, String> {
     let peer = Peer::new(config).map_err(|error| error.to_string())?;
-    let association = peer.connect().map_err(|error| match error {
-        ConnectError::Trouble(trouble) | ConnectError::TakesNothing(trouble) => trouble.to_string(),
-    })?;
+    let association = peer.connect().map_err(|trouble| trouble.to_string())?;
     let missing: Vec<_> =
         config.send.iter().filter(|kind| !association.takes(**kind)).map(|kind| kind.title()).collect();
     association.release();

@@ -1,69 +1,109 @@
 //! The thread that brings the objects to the PACS: in order, again and again with pauses that grow, for as long as they may
 //! wait. Nothing that goes wrong here stops or delays a radiograph.
+//!
+//! A round offers first what was never offered, then what was and is due again (`tries`): so an object over which the PACS
+//! hangs up, or which it does not take, never stands in the way of those behind it.
 
 use super::Standing;
-use super::association::{Association, ConnectError, Peer, StoreError, Trouble};
+use super::association::{Association, Peer, StoreError, Trouble};
 use super::command::Answer;
 use super::config::{Config, Kind};
-use super::store::{Name, Store};
-use super::uid::Uids;
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use super::own::opened;
+use super::shelf::{Folder, Name};
+use super::store::Store;
+use super::tries::{FIRST_PAUSE, Failure, Round, Tries};
+use super::{ResultsError, lock};
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The pause after a first failure; it doubles up to the configured one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the folders are looked at: somebody may have moved objects.
+const LOOK: Duration = Duration::from_secs(30);
 
-/// How often the folder is looked at while nothing comes: somebody may have moved objects back.
-const IDLE: Duration = Duration::from_secs(30);
+/// How often what was set aside is offered again.
+const RECALL: Duration = Duration::from_secs(24 * 3600);
 
-/// How often an object is offered that the PACS says it will never take, and one that it refuses for another reason.
-const TRIES_LASTING: u32 = 3;
-const TRIES: u32 = 10;
+/// After how many refusals in a row the PACS is taken to be in trouble itself: then no more is sent in that round.
+const IN_A_ROW: u32 = 20;
+
+/// How many objects that are set aside at once have a line each in the log.
+const LINES: usize = 3;
+
+/// Why a round has ended before everything was through.
+enum Ended {
+    /// The daemon wants the thread to end.
+    Stopped,
+    /// The PACS is not there.
+    Away(Trouble),
+    /// It is there, and took something ill.
+    Upset(Trouble),
+}
 
 /// The daemon wants the thread to end.
 struct Stopped;
 
-/// Why a round has ended before everything was through.
-enum Ended {
-    Stopped,
-    Trouble(Trouble),
-}
-
-impl From<Trouble> for Ended {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
-    }
-}
-
-impl From<Stopped> for Ended {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
 /// What the thread works with.
 pub(super) struct Courier {
-    pub(super) store: Arc<Store>,
-    pub(super) peer: Peer,
-    pub(super) config: Config,
-    pub(super) told: Arc<Mutex<Standing>>,
+    store: Arc<Store>,
+    peer: Peer,
+    config: Config,
+    told: Arc<Mutex<Standing>>,
     /// Something waits; hanging up ends the thread.
-    pub(super) news: Receiver<()>,
-    /// How often objects were refused.
-    pub(super) tries: HashMap<Name, u32>,
+    news: Receiver<()>,
+    tries: Tries,
+    /// What is on its way.
+    at_hand: Option<Name>,
+    /// Whether something has come since the round began.
+    heard: bool,
+    /// Troubles that the log knows, until it is well again.
+    said: HashSet<String>,
+    /// What the disk had, as it was last said.
+    disk: Option<String>,
+    looked: Option<Instant>,
+    recalled: Option<Instant>,
 }
 
 impl Courier {
+    pub(super) fn new(
+        store: Arc<Store>,
+        peer: Peer,
+        config: Config,
+        told: Arc<Mutex<Standing>>,
+        news: Receiver<()>,
+    ) -> Self {
+        let tries = Tries::new(Duration::from_secs(config.max_retry_s));
+        Self {
+            store,
+            peer,
+            config,
+            told,
+            news,
+            tries,
+            at_hand: None,
+            heard: false,
+            said: HashSet::new(),
+            disk: None,
+            looked: None,
+            recalled: None,
+        }
+    }
+
     /// Sends until it is told to stop.
     pub(super) fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            self.tidy();
-            let wait = match self.round() {
+            self.keep_house();
+            let mut round = Round::default();
+            self.heard = false;
+            let ended = self.guarded(&mut round, Self::round);
+            self.weigh(&round);
+            if !round.stored.is_empty() {
+                pause = FIRST_PAUSE;
+            }
+            let rested = match ended {
+                Err(Ended::Stopped) => return,
                 Ok(()) => {
                     pause = FIRST_PAUSE;
                     if self.idle().is_err() {
@@ -71,90 +111,139 @@ impl Courier {
                     }
                     continue;
                 }
-                Err(Ended::Stopped) => return,
-                Err(Ended::Trouble(trouble)) => {
-                    self.say_once(trouble);
-                    let wait = pause;
-                    pause = (pause * 2).min(Duration::from_secs(self.config.max_retry_s));
-                    wait
+                Err(Ended::Away(trouble)) => {
+                    self.say_once(&trouble.0);
+                    self.rest(pause, false)
+                }
+                Err(Ended::Upset(trouble)) => {
+                    self.say_once(&trouble.0);
+                    self.rest(pause, true)
                 }
             };
-            if self.rest(wait).is_err() {
+            if rested.is_err() {
                 return;
             }
+            pause = (pause * 2).min(Duration::from_secs(self.config.max_retry_s));
         }
     }
 
-    /// Sends everything that waits.
-    fn round(&mut self) -> Result<(), Ended> {
-        if self.store.next(None).is_none() {
+    /// A round that outlives a defect of a library that meets a hostile answer.
+    fn guarded(
+        &mut self,
+        round: &mut Round,
+        work: impl FnOnce(&mut Self, &mut Round) -> Result<(), Ended>,
+    ) -> Result<(), Ended> {
+        let ended = catch_unwind(AssertUnwindSafe(|| work(&mut *self, &mut *round)));
+        ended.unwrap_or_else(|_| {
+            let reason = "the program broke down over what the PACS answered; this is a defect of the program";
+            if let Some(name) = self.at_hand.take() {
+                self.tries.failed(round, &name, Failure::Broken, reason, Instant::now());
+            }
+            Err(Ended::Upset(Trouble(reason.into())))
+        })
+    }
+
+    /// Offers everything that waits and is due.
+    fn round(&mut self, round: &mut Round) -> Result<(), Ended> {
+        let due = self.tries.due(Instant::now());
+        let first = self.fresh(None);
+        if first.is_none() && due.is_empty() {
             self.well();
             return Ok(());
         }
-        let mut association = match self.peer.connect() {
-            Ok(association) => association,
-            Err(ConnectError::Trouble(trouble)) => return Err(trouble.into()),
-            Err(ConnectError::TakesNothing(trouble)) => {
-                let mut at = None;
-                while let Some(name) = self.store.next(at.as_ref()) {
-                    self.refused(&name, &trouble.0, true)?;
-                    at = Some(name);
-                }
-                return Err(trouble.into());
+        let mut association = self.peer.connect().map_err(Ended::Away)?;
+        let ended = self.offer_all(&mut association, first, due, round);
+        association.release();
+        ended?;
+        self.well();
+        Ok(())
+    }
+
+    fn offer_all(
+        &mut self,
+        association: &mut Association,
+        first: Option<Name>,
+        due: Vec<Name>,
+        round: &mut Round,
+    ) -> Result<(), Ended> {
+        let mut next = first;
+        while let Some(name) = next {
+            self.offer(association, &name, round)?;
+            next = self.fresh(Some(&name));
+        }
+        for name in due {
+            if self.store.waits(&name) {
+                self.offer(association, &name, round)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first that was never offered, of those behind `after`.
+    fn fresh(&self, after: Option<&Name>) -> Option<Name> {
+        let mut next = self.store.next(after);
+        while let Some(name) = next.take_if(|name| self.tries.know(name)) {
+            next = self.store.next(Some(&name));
+        }
+        next
+    }
+
+    /// Offers one object. An error: nothing more can be offered over this association.
+    fn offer(&mut self, association: &mut Association, name: &Name, round: &mut Round) -> Result<(), Ended> {
+        if self.is_stopped() {
+            return Err(Ended::Stopped);
+        }
+        if !association.takes(name.kind) {
+            let reason = self.of_pacs(&format!("it does not take a {}", name.kind.title()));
+            self.tries.failed(round, name, Failure::Refused { lasting: true }, &reason, Instant::now());
+            return Ok(());
+        }
+        self.at_hand = Some(name.clone());
+        let sent = self.send(association, name);
+        self.at_hand = None;
+        let (failure, reason, goes_on) = match sent {
+            Ok(Some(Answer::Stored)) => {
+                self.delivered(name, round);
+                return Ok(());
+            }
+            // Somebody has removed it.
+            Ok(None) => {
+                self.tries.forget(name);
+                return Ok(());
+            }
+            Ok(Some(Answer::Refused { reason, lasting })) => {
+                round.refused_in_a_row += 1;
+                let goes_on = round.refused_in_a_row < IN_A_ROW;
+                (Failure::Refused { lasting }, self.of_pacs(&reason), goes_on)
+            }
+            Ok(Some(Answer::Busy(reason))) => (Failure::Broken, self.of_pacs(&reason), false),
+            Err(StoreError::Lost(reason)) => (Failure::Broken, self.of_pacs(&reason), false),
+            // In the middle of a message: the association cannot go on.
+            Err(StoreError::Unread(error)) => {
+                let reason = format!("a result cannot be read from the disk: {error}");
+                (Failure::Refused { lasting: false }, reason, false)
             }
         };
-        let mut refused = None;
-        let mut at: Option<Name> = None;
-        while let Some(name) = self.store.next(at.as_ref()) {
-            if self.is_stopped() {
-                association.release();
-                return Err(Ended::Stopped);
-            }
-            match self.one(&mut association, &name) {
-                Ok(Some(Answer::Stored)) => self.delivered(&name)?,
-                Ok(Some(Answer::Busy(reason))) => {
-                    association.release();
-                    return Err(self.trouble(&reason).into());
-                }
-                Ok(Some(Answer::Refused { reason, lasting })) => {
-                    let reason = self.trouble(&reason);
-                    if !self.refused(&name, &reason.0, lasting)? {
-                        refused = Some(reason);
-                    }
-                }
-                // Somebody has removed it.
-                Ok(None) => {}
-                Err(StoreError::Lost(reason)) => return Err(self.trouble(&reason).into()),
-                Err(StoreError::Unread(error)) => {
-                    // In the middle of a message: the association cannot go on.
-                    let reason = format!("a result cannot be read from the disk: {error}");
-                    self.refused(&name, &reason, false)?;
-                    return Err(Trouble(reason).into());
-                }
-            }
-            at = Some(name);
+        // One that was interrupted has not failed, and the configuration may be another by now.
+        if self.is_stopped() {
+            return Err(Ended::Stopped);
         }
-        association.release();
-        match refused {
-            Some(trouble) => Err(trouble.into()),
-            None => {
-                self.well();
-                Ok(())
-            }
-        }
+        self.tries.failed(round, name, failure, &reason, Instant::now());
+        if goes_on { Ok(()) } else { Err(Ended::Upset(Trouble(reason))) }
     }
 
     /// Sends one object; `None` where it is gone.
-    fn one(&self, association: &mut Association, name: &Name) -> Result<Option<Answer>, StoreError> {
-        let opened = self.store.open_waiting(name).map_err(|error| StoreError::Unread(error.error))?;
-        let Some(file) = opened else { return Ok(None) };
-        let mut data_set = data_set(file).map_err(StoreError::Unread)?;
-        let instance = Uids(&name.report_id).of(instance_of(name.kind));
+    fn send(&self, association: &mut Association, name: &Name) -> Result<Option<Answer>, StoreError> {
+        let waiting = self.store.open_waiting(name).map_err(|error| StoreError::Unread(error.error))?;
+        let Some(file) = waiting else { return Ok(None) };
+        let (instance, mut data_set) = opened(file).map_err(StoreError::Unread)?;
         association.store(name.kind, &instance, &mut data_set).map(Some)
     }
 
-    fn delivered(&mut self, name: &Name) -> Result<(), Trouble> {
-        self.tries.remove(name);
+    fn delivered(&mut self, name: &Name, round: &mut Round) {
+        round.stored.insert(name.kind);
+        round.refused_in_a_row = 0;
+        self.tries.forget(name);
         let Name { sequence, kind, report_id } = name;
         log::info!(
             ROENTGEN_REPORT_ID = report_id.as_str(), ROENTGEN_SEQUENCE = *sequence;
@@ -162,56 +251,113 @@ impl Courier {
         );
         lock(&self.told).sent += 1;
         self.well();
-        self.store.delivered(name).map_err(|error| Trouble(error.to_string()))
+        let removed = self.store.delivered(name);
+        self.complain(removed.err());
     }
 
-    /// Notes a refusal; true where the object was set aside for it.
-    fn refused(&mut self, name: &Name, reason: &str, lasting: bool) -> Result<bool, Trouble> {
-        let tries = self.tries.entry(name.clone()).or_default();
-        *tries += 1;
-        if *tries < if lasting { TRIES_LASTING } else { TRIES } {
-            return Ok(false);
+    /// Sets aside what a round has shown to be hopeless.
+    fn weigh(&mut self, round: &Round) {
+        let hopeless = self.tries.weigh(round, Instant::now());
+        let mut set_aside = Vec::new();
+        for (name, reason) in hopeless {
+            match self.store.refuse(&name) {
+                Ok(()) => {
+                    self.tries.forget(&name);
+                    set_aside.push((name, reason));
+                }
+                Err(error) => self.complain(Some(error)),
+            }
         }
-        self.tries.remove(name);
-        self.store.refuse(name).map_err(|error| Trouble(error.to_string()))?;
-        let Name { sequence, kind, report_id } = name;
-        log::error!(
-            ROENTGEN_REPORT_ID = report_id.as_str(), ROENTGEN_SEQUENCE = *sequence;
-            "the {kind} of report {sequence} is set aside in state_dir/results/refused: {reason}. Move it back to \
-             results/waiting once that is mended"
-        );
+        let Some((_, reason)) = set_aside.last() else { return };
+        if set_aside.len() > LINES {
+            log::error!(
+                "{} results are set aside in state_dir/results/refused: {reason}. They are offered again once a day, and \
+                 after a restart or reload",
+                set_aside.len()
+            );
+        } else {
+            for (Name { sequence, kind, report_id }, reason) in &set_aside {
+                log::error!(
+                    ROENTGEN_REPORT_ID = report_id.as_str(), ROENTGEN_SEQUENCE = *sequence;
+                    "the {kind} of report {sequence} is set aside in state_dir/results/refused: {reason}. It is offered \
+                     again once a day, and after a restart or reload"
+                );
+            }
+        }
         let mut told = lock(&self.told);
-        told.refusal = Some(reason.to_owned());
+        told.refusal = Some(reason.clone());
         told.news += 1;
-        Ok(true)
+        drop(told);
+        self.well();
     }
 
-    fn trouble(&self, reason: &str) -> Trouble {
-        Trouble(format!("{}: {reason}", self.config.address))
+    fn of_pacs(&self, reason: &str) -> String {
+        format!("{}: {reason}", self.config.address)
     }
 
-    /// Says a trouble where it is another than the last one.
-    fn say_once(&self, Trouble(reason): Trouble) {
-        let mut told = lock(&self.told);
-        if told.trouble.as_ref().is_none_or(|(before, _)| *before != reason) {
+    /// Says a trouble where it is one that was not said since all was well.
+    fn say_once(&mut self, reason: &str) {
+        if self.said.insert(reason.to_owned()) {
             log::warn!("results wait for the PACS: {reason}");
-            let since = told.trouble.take().map_or_else(Instant::now, |(_, since)| since);
-            told.trouble = Some((reason, since));
         }
+        let mut told = lock(&self.told);
+        let since = told.trouble.take().map_or_else(Instant::now, |(_, since)| since);
+        told.trouble = Some((reason.to_owned(), since));
     }
 
-    fn well(&self) {
+    /// The PACS takes what it is offered; but for what it did not take, if there is any.
+    fn well(&mut self) {
+        if let Some(reason) = self.tries.reason().map(str::to_owned) {
+            return self.say_once(&reason);
+        }
+        self.said.clear();
         if lock(&self.told).trouble.take().is_some() {
             log::info!("the PACS takes results again");
         }
     }
 
+    /// Says a trouble of the disk once, whichever object it is about. The objects lie there all the same.
+    fn complain(&mut self, error: Option<ResultsError>) {
+        let known = error.as_ref().map(|error| format!("{}: {}", error.what, error.error));
+        if let Some(error) = error.filter(|_| self.disk != known) {
+            log::warn!("results for the PACS: {error}");
+        }
+        self.disk = known;
+    }
+
+    /// Looks at the folders now and then, and keeps them within their bounds.
+    fn keep_house(&mut self) {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.looked = Some(Instant::now());
+            let looked = self.store.look();
+            self.complain(looked.err());
+        }
+        if self.recalled.is_none_or(|recalled| recalled.elapsed() >= RECALL) {
+            self.recalled = Some(Instant::now());
+            let (recalled, failed) = self.store.recall();
+            if !recalled.is_empty() {
+                log::info!("{} results that the PACS has not taken are offered to it again", recalled.len());
+            }
+            // Behind those that were never offered.
+            recalled.iter().for_each(|name| self.tries.recalled(name, Instant::now()));
+            self.complain(failed.err());
+        }
+        self.tidy();
+        let store = &self.store;
+        self.tries.retain(|name| store.waits(name));
+    }
+
     fn tidy(&self) {
         let dropped = self.store.tidy();
+        let (orphans, dropped): (Vec<_>, Vec<_>) =
+            dropped.into_iter().partition(|(_, folder)| *folder == Folder::Staged);
+        if !orphans.is_empty() {
+            log::warn!("removed {} results that no report was queued for", orphans.len());
+        }
         if dropped.is_empty() {
             return;
         }
-        let pictures = dropped.iter().filter(|name| name.kind == Kind::SecondaryCapture).count();
+        let pictures = dropped.iter().filter(|(name, _)| name.kind == Kind::SecondaryCapture).count();
         log::error!(
             "dropped {pictures} pictures and {} structured reports that waited for the PACS, by the bounds of \
              [dicom_results]; the reports themselves are in the outbox",
@@ -223,36 +369,35 @@ impl Courier {
         told.news += 1;
     }
 
-    /// Waits until something comes.
+    /// Waits until something comes, or is due again.
     fn idle(&self) -> Result<(), Stopped> {
-        match self.news.recv_timeout(IDLE) {
-            Ok(()) => Ok(()),
+        if self.fresh(None).is_some() {
+            return Ok(());
+        }
+        let due = self.tries.soonest(Instant::now()).map_or(LOOK, |due| due.clamp(FIRST_PAUSE, LOOK));
+        match self.news.recv_timeout(due) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => Err(Stopped),
-            Err(RecvTimeoutError::Timeout) => {
-                if let Err(error) = self.store.look() {
-                    self.say_once(Trouble(error.to_string()));
-                }
-                Ok(())
-            }
         }
     }
 
-    /// Waits, whatever comes; then looks at what has come.
-    fn rest(&self, pause: Duration) -> Result<(), Stopped> {
-        let until = Instant::now() + pause;
+    /// Waits out a pause; one for news is cut short where the PACS is there.
+    fn rest(&mut self, pause: Duration, for_news: bool) -> Result<(), Stopped> {
+        let started = Instant::now();
         loop {
-            match self.news.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(()) => {}
+            let most = if for_news && self.heard { pause.min(FIRST_PAUSE) } else { pause };
+            match self.news.recv_timeout(most.saturating_sub(started.elapsed())) {
+                Ok(()) => self.heard = true,
                 Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
             }
         }
     }
 
-    fn is_stopped(&self) -> bool {
+    fn is_stopped(&mut self) -> bool {
         loop {
             match self.news.try_recv() {
-                Ok(()) => {}
+                Ok(()) => self.heard = true,
                 Err(TryRecvError::Empty) => return false,
                 Err(TryRecvError::Disconnected) => return true,
             }
@@ -260,32 +405,5 @@ impl Courier {
     }
 }
 
-/// A poisoned lock is used on: every change is one step.
-pub(super) fn lock(told: &Mutex<Standing>) -> std::sync::MutexGuard<'_, Standing> {
-    told.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The name by which an object's UID is derived.
-pub(super) fn instance_of(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Sr => "report instance",
-        Kind::SecondaryCapture => "picture instance",
-    }
-}
-
-/// A file of ours from its data set on: behind preamble, prefix and the file meta information.
-fn data_set(mut file: File) -> io::Result<impl Read> {
-    let mut head = [0; 144];
-    file.read_exact(&mut head)?;
-    let (meta, length) = (&head[128..140], &head[140..]);
-    if meta != b"DICM\x02\0\0\0UL\x04\0" {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no object of this program"));
-    }
-    let length = length.iter().rev().fold(0u64, |length, &byte| length << 8 | u64::from(byte));
-    let mut file = BufReader::with_capacity(64 << 10, file);
-    let skipped = io::copy(&mut file.by_ref().take(length), &mut io::sink())?;
-    if skipped < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(file)
-}
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,20 @@
-//! UIDs of the objects that go to the PACS, derived from the report's id: the same report's objects have the same ones
-//! whenever they are made, so that a PACS knows a repeat. Not those of the original.
+//! UIDs of the objects that go to the PACS, derived from the original's own, the model and the box: the same instance, however
+//! often and on whatever way it comes to this box, gives the same objects to the PACS, which knows a repeat by that; another
+//! box or model gives others. They say nothing of the original to whoever does not have it.
 
+use crate::radiograph::dicom::Filing;
+use crate::report::Report;
 use sha2::{Digest, Sha256};
 
 /// The UIDs of one report's objects.
-pub(super) struct Uids<'a>(pub(super) &'a str);
+pub(super) struct Uids(String);
 
-impl Uids<'_> {
+impl Uids {
+    /// Of what the box called `observer` (a UID) says by the report's model about this instance.
+    pub(super) fn new(filing: &Filing, report: &Report, observer: &str) -> Self {
+        Self(filing.digest(&format!("{observer}\n{}", report.model.sha256)))
+    }
+
     /// The UID of one of them, by a name of ours for it.
     pub(super) fn of(&self, what: &str) -> String {
         derived(&format!("{}\n{what}", self.0))
@@ -28,8 +36,8 @@ mod tests {
 
     #[test]
     fn the_same_report_has_the_same_uids_and_another_one_has_others() {
-        let (one, other) = (Uids("a1"), Uids("a2"));
-        assert_eq!(one.of("report series"), Uids("a1").of("report series"));
+        let (one, other) = (Uids("a1".into()), Uids("a2".into()));
+        assert_eq!(one.of("report series"), Uids("a1".into()).of("report series"));
         let all = [one.of("report series"), one.of("report instance"), other.of("report series")];
         assert!(all[0] != all[1] && all[0] != all[2]);
         for uid in all {

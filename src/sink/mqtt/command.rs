@@ -46,6 +46,12 @@ pub enum Name {
     /// Go back to the good bundle before.
     #[serde(rename = "bundle/rollback")]
     Rollback,
+    /// Make an installed bundle the active one.
+    #[serde(rename = "bundle/activate")]
+    Activate,
+    /// Judge a radiograph again that was kept.
+    #[serde(rename = "reclassify")]
+    Reclassify,
     /// Take a picture with the camera.
     #[serde(rename = "capture")]
     Capture,
@@ -56,8 +62,16 @@ pub enum Name {
 
 impl Name {
     /// All of them.
-    pub const ALL: [Name; 6] =
-        [Name::Telemetry, Name::Reload, Name::Install, Name::Rollback, Name::Capture, Name::Reference];
+    pub const ALL: [Name; 8] = [
+        Name::Telemetry,
+        Name::Reload,
+        Name::Install,
+        Name::Rollback,
+        Name::Activate,
+        Name::Reclassify,
+        Name::Capture,
+        Name::Reference,
+    ];
 
     /// As it stands in topic and configuration.
     pub fn as_str(self) -> &'static str {
@@ -66,6 +80,8 @@ impl Name {
             Name::Reload => "reload",
             Name::Install => "bundle/install",
             Name::Rollback => "bundle/rollback",
+            Name::Activate => "bundle/activate",
+            Name::Reclassify => "reclassify",
             Name::Capture => "capture",
             Name::Reference => "capture/reference",
         }
@@ -92,6 +108,10 @@ pub enum Command {
     Install(Wanted),
     /// Go back to the good bundle before.
     Rollback,
+    /// Make the installed bundle of this version the active one.
+    Activate(String),
+    /// Judge the radiograph of this report again, if it was kept.
+    Reclassify(String),
     /// Take a picture of the film that lies before the camera, whether or not it was reported.
     Capture,
     /// Take the picture of the empty light box that films are compared with.
@@ -106,13 +126,15 @@ impl Command {
             Command::Reload => Name::Reload,
             Command::Install(_) => Name::Install,
             Command::Rollback => Name::Rollback,
+            Command::Activate(_) => Name::Activate,
+            Command::Reclassify(_) => Name::Reclassify,
             Command::Capture => Name::Capture,
             Command::Reference => Name::Reference,
         }
     }
 }
 
-/// Which bundle is to be installed. At least one of the two is there.
+/// Which bundle is to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// Its name in `bundles/incoming`: one plain name. Without one, the only bundle that lies there.
@@ -155,6 +177,22 @@ struct Payload {
     file: Option<String>,
     manifest: Option<String>,
     signature: Option<String>,
+    version: Option<String>,
+    report_id: Option<String>,
+}
+
+impl Payload {
+    /// The fields that are there, beside the identifier.
+    fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let fields = [
+            ("file", &self.file),
+            ("manifest", &self.manifest),
+            ("signature", &self.signature),
+            ("version", &self.version),
+            ("report_id", &self.report_id),
+        ];
+        fields.into_iter().filter_map(|(name, value)| value.as_ref().map(|_| name))
+    }
 }
 
 /// Reads a command. `name` is what follows `<prefix>/<device>/command/` in the topic.
@@ -181,11 +219,26 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<Request, Refused> {
         let names: Vec<&str> = Name::ALL.into_iter().map(Name::as_str).collect();
         return Err(refuse(format!("there is no such command; there are {}", names.join(", "))));
     };
+    let fields: &[&str] = match known {
+        Name::Install => &["file", "manifest", "signature"],
+        Name::Activate => &["version"],
+        Name::Reclassify => &["report_id"],
+        _ => &[],
+    };
+    if payload.fields().any(|field| !fields.contains(&field)) {
+        let others = if fields.is_empty() { String::new() } else { format!(" and {}", fields.join(", ")) };
+        return Err(refuse(format!("{} takes no other field than id{others}", known.as_str())));
+    }
     let command = match known {
         Name::Install => Command::Install(wanted(payload).map_err(refuse)?),
-        _ if payload.file.is_some() || payload.manifest.is_some() || payload.signature.is_some() => {
-            return Err(refuse(format!("{} takes no other field than id", known.as_str())));
-        }
+        Name::Activate => match payload.version.filter(|version| is_plain_name(version)) {
+            Some(version) => Command::Activate(version),
+            None => return Err(refuse("version: that of an installed bundle, like 1.2.0".into())),
+        },
+        Name::Reclassify => match payload.report_id.filter(|id| is_report_id(id)) {
+            Some(id) => Command::Reclassify(id),
+            None => return Err(refuse("report_id: the 32 hexadecimal digits of a report of this box".into())),
+        },
         Name::Telemetry => Command::Telemetry,
         Name::Reload => Command::Reload,
         Name::Rollback => Command::Rollback,
@@ -210,10 +263,12 @@ fn wanted(payload: Payload) -> Result<Wanted, String> {
         (None, None) => None,
         _ => return Err("manifest and signature go together: the texts of bundle.toml and bundle.sig".into()),
     };
-    if payload.file.is_none() && manifest.is_none() {
-        return Err("file is missing: the name of what lies in bundles/incoming".into());
-    }
     Ok(Wanted { file: payload.file, manifest })
+}
+
+/// Whether this is how a report's id looks.
+fn is_report_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// Whether this is the name of one file or folder, and of no hidden one.
@@ -277,69 +332,4 @@ pub struct Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(name: &str, payload: &[u8]) -> String {
-        parse(name, payload).expect_err("it must be refused").reason
-    }
-
-    #[test]
-    fn commands_are_read_with_their_fields() {
-        for payload in [&b"{}"[..], b" {\"id\": \"\"}\n"] {
-            let request = Request { id: String::new(), command: Command::Telemetry };
-            assert_eq!(parse("telemetry", payload), Ok(request));
-        }
-        let request = Request { id: "7".into(), command: Command::Reload };
-        assert_eq!(parse("reload", br#"{"id":"7"}"#), Ok(request));
-        let request = parse("bundle/install", br#"{"id":"a-1","file":"cxr-1.2.0+b.tar"}"#).unwrap();
-        let wanted = Wanted { file: Some("cxr-1.2.0+b.tar".into()), manifest: None };
-        assert_eq!(request.command, Command::Install(wanted));
-        let request = parse("bundle/install", br#"{"manifest":"m","signature":"s"}"#).unwrap();
-        let manifest = Some(SignedManifest { manifest: "m".into(), signature: "s".into() });
-        assert_eq!(request.command, Command::Install(Wanted { file: None, manifest }));
-        for name in [Name::Rollback, Name::Capture, Name::Reference] {
-            assert_eq!(parse(name.as_str(), b"{}").unwrap().command.name(), name);
-        }
-    }
-
-    #[test]
-    fn an_answer_is_short_and_one_line_whatever_was_sent() {
-        let reason = refused("telemetry", br#"{"a\nerror: all is lost": 1}"#);
-        assert!(reason.contains("all is lost") && !reason.contains('\n'), "{reason}");
-        assert!(refused("telemetry", format!("{{\"{}\": 1}}", "a".repeat(60_000)).as_bytes()).len() < 300);
-    }
-
-    #[test]
-    fn what_is_strange_is_refused_and_says_what_to_send() {
-        assert!(refused("bundle/erase", b"{}").contains("bundle/install"));
-        assert!(refused("", b"{}").contains("no such command"));
-        assert!(refused("telemetry", br#"{"ids":"7"}"#).contains("ids"));
-        assert!(refused("telemetry", br#"{"id":7}"#).contains("string"));
-        assert!(refused("telemetry", br#"{"id":"1","id":"2"}"#).contains("duplicate"));
-        assert!(refused("reload", b"").contains("JSON object"), "what clears a kept message is no command");
-        assert!(refused("telemetry", b"now").contains("JSON object"));
-        assert!(refused("telemetry", b"[]").contains("JSON object"));
-        assert!(refused("telemetry", br#"{"file":"a"}"#).contains("no other field"));
-        assert!(refused("telemetry", br#"{"id":"a b"}"#).contains("id"));
-        assert!(refused("telemetry", format!("{{\"id\":\"{}\"}}", "a".repeat(65)).as_bytes()).contains("64"));
-        assert!(refused("telemetry", &vec![b' '; MAX_PAYLOAD + 1]).contains("65536"));
-        assert!(refused("bundle/install", b"{}").contains("file is missing"));
-        assert!(refused("bundle/install", br#"{"file":"a","signature":"s"}"#).contains("together"));
-        for file in ["../a", "a/b", ".hidden", "", "a\\u0000b", "http://host/a", "-rf /", "a\\nb"] {
-            let payload = format!("{{\"id\":\"9\",\"file\":\"{file}\"}}");
-            let error = parse("bundle/install", payload.as_bytes()).expect_err(file);
-            assert!(error.reason.contains("no path") && error.id == "9", "{error:?}");
-        }
-    }
-
-    #[test]
-    fn names_stand_in_the_configuration_as_in_topics() {
-        for name in Name::ALL {
-            assert_eq!(serde_json::to_value(name).unwrap(), name.as_str());
-        }
-        for stage in [Stage::Accepted, Stage::Checking, Stage::Done, Stage::Installed, Stage::Rejected, Stage::Failed] {
-            assert_eq!(serde_json::to_value(stage).unwrap(), stage.as_str());
-        }
-    }
-}
+mod tests;

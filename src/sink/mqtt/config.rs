@@ -1,5 +1,6 @@
 //! The `[mqtt]` section: where the broker is and how to talk to it. Checked before any socket is opened.
 
+use super::topics::{Templates, Topics};
 use crate::named_file;
 use crate::sink::tls;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,28 @@ pub struct Config {
     pub keep_alive_s: u64,
     /// Largest MQTT packet in either direction, in bytes; at least 65536.
     pub max_packet_bytes: usize,
+    /// Which MQTT is spoken.
+    pub protocol: Protocol,
+    /// Seconds after which a broker that speaks MQTT 5 may throw a report away that it keeps for somebody who is away; 0:
+    /// never.
+    pub report_expiry_s: u32,
+    /// The topics.
+    pub topics: Templates,
+}
+
+/// Which MQTT is spoken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// 5 where the broker speaks it, else 3.1.1.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// 5, or nothing.
+    #[serde(rename = "5")]
+    Five,
+    /// 3.1.1.
+    #[serde(rename = "3.1.1")]
+    Three,
 }
 
 impl Default for Config {
@@ -47,6 +70,9 @@ impl Default for Config {
             client_key: None,
             keep_alive_s: 30,
             max_packet_bytes: 1 << 20,
+            protocol: Protocol::Auto,
+            report_expiry_s: 0,
+            topics: Templates::default(),
         }
     }
 }
@@ -116,6 +142,11 @@ impl Config {
         Ok(())
     }
 
+    /// The topics of this device.
+    pub fn topics(&self, device: &str) -> Result<Topics, InvalidValue> {
+        self.topics.fill_in(&self.topic_prefix, device)
+    }
+
     /// The broker's address from `url`.
     pub fn address(&self) -> Result<Address, InvalidValue> {
         let wrong = |problem: &str| invalid("mqtt.url", &self.url, problem);
@@ -181,10 +212,14 @@ impl Config {
     }
 }
 
+/// Whether a letter can stand inside a level of a topic.
+pub(super) fn is_topic_letter(letter: char) -> bool {
+    !matches!(letter, '/' | '+' | '#') && !letter.is_control() && !letter.is_whitespace()
+}
+
 /// Checks that a text can stand as one level of a topic: MQTT gives `/`, `+`, `#` and NUL a meaning of their own.
 pub fn check_topic_level(key: &'static str, level: &str) -> Result<(), InvalidValue> {
-    let forbidden = |c: char| matches!(c, '/' | '+' | '#') || c.is_control() || c.is_whitespace();
-    if level.is_empty() || level.starts_with('$') || level.contains(forbidden) || level.len() > 128 {
+    if level.is_empty() || level.starts_with('$') || !level.chars().all(is_topic_letter) || level.len() > 128 {
         let problem = "it becomes a level of MQTT topics: write 1 to 128 characters without space, /, + or #, \
                        the first not $";
         return Err(invalid(key, level, problem));

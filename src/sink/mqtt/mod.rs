@@ -1,12 +1,17 @@
 //! The MQTT sink: publishes reports at QoS 1 and returns on the broker's PubAck, keeps a retained status with a last
 //! will, reconnects for ever. Not a queue: what is not acknowledged stays in the outbox.
 //!
-//! | topic | QoS | retained | what |
+//! | topic (by default: [`Templates`]) | QoS | retained | what |
 //! |---|---|---|---|
 //! | `<prefix>/<device>/report` | 1 | never | one [`Report`] |
 //! | `<prefix>/<device>/status` | 1 | yes | `{"schema":"roentgen.status/1","status":"online"…}` with what [`Online`] says; `offline` by last will, and by ourselves on a graceful stop, since a broker sends no will then |
 //!
 //! Telemetry, commands and their answers go over the same connection: see [`Side`].
+//!
+//! MQTT 5 is spoken where the broker does, else 3.1.1 ([`Protocol`]). Either way a report counts as published when the
+//! broker has acknowledged it. Only MQTT 5 has a word for "I do not take this": such a report stays in the outbox and is
+//! tried again, alone and ever more seldom, until it is taken, so that a broker whose rules are wrong costs no report.
+//! Under 3.1.1 brokers acknowledge and throw away.
 //!
 //! Every connection is a clean session with a protocol state of its own. The client library would carry unacknowledged
 //! packets over to the next connection, but drops them silently where the broker lost the session (a restart without
@@ -18,32 +23,47 @@
 //! lost one everything from the first unacknowledged report on is published anew, so that the order holds with repeats
 //! in it.
 //!
-//! A report above `mqtt.max_packet_bytes` is undeliverable, since no attempt would ever do. What the broker does with
-//! one above a limit of its own is its affair: mosquitto acknowledges and drops it.
+//! A report above `mqtt.max_packet_bytes`, or above what a broker says by MQTT 5 that it takes, is undeliverable, since no
+//! attempt would ever do. What a broker does under 3.1.1 with one above a limit of its own is its affair: mosquitto
+//! acknowledges and drops it.
 
 pub mod command;
 mod config;
 mod link;
+mod prepare;
 mod side;
+mod topics;
+mod wire;
 
-pub use config::{Address, Config, InvalidValue, check_topic_level};
-pub use side::{Received, Sent, Side};
+pub use config::{Address, Config, InvalidValue, Protocol, check_topic_level};
+pub use side::{Received, Sent, Side, Standing};
+pub use topics::{Templates, Topics};
+pub use wire::Version;
 
-use super::tls;
 use super::{Sink, SinkError};
 use crate::bundle::Fallback;
-use crate::named_file::{self, FileError};
-use crate::report::{Message, ModelIdentity, Report};
-use link::{Link, State, WINDOW};
-use rumqttc::{LastWill, MqttOptions, QoS, Transport};
+use crate::named_file::FileError;
+use crate::report::{Message, ModelIdentity, Report, SCHEMA};
+use link::{BESIDE, Link, State, WINDOW};
+use prepare::plan;
 use serde::Serialize;
 use side::Said;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
+use wire::{About, Parcel, Plan};
+
+/// The schema name of the status.
+pub const STATUS_SCHEMA: &str = "roentgen.status/1";
+
+/// The schema name of telemetry, which goes over this connection.
+pub const TELEMETRY_SCHEMA: &str = "roentgen.telemetry/1";
 
 /// How long one [`Sink::publish_all`] waits for connection and PubAcks before it lets its caller look around.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The first and the longest pause before a report is tried again that the broker has refused; doubled each time.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// How long a graceful stop waits for the broker to acknowledge the offline status.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -105,6 +125,21 @@ impl Pending {
     }
 }
 
+/// The broker refuses the oldest report, for a reason that may pass.
+struct Rest {
+    why: &'static str,
+    pause: Duration,
+    until: Instant,
+}
+
+impl Rest {
+    /// After one more refusal.
+    fn after(before: Option<&Self>, why: &'static str) -> Self {
+        let pause = before.map_or(FIRST_REST, |before| (before.pause * 2).min(LONGEST_REST));
+        Self { why, pause, until: Instant::now() + pause }
+    }
+}
+
 /// The MQTT sink. Dropping it says goodbye to the broker.
 pub struct MqttSink {
     link: Link,
@@ -113,53 +148,65 @@ pub struct MqttSink {
     status_topic: String,
     offline: String,
     max_payload: usize,
+    report_expires_s: Option<u32>,
     patience: Duration,
     /// What is on its way, oldest first.
     pending: VecDeque<Pending>,
     /// On which connection; another one never acknowledges it.
     connection: u64,
+    /// As long as the broker refuses reports one is tried at a time, now and then.
+    rest: Option<Rest>,
 }
 
 /// A sink that can be started: its configuration is checked, and the files that it names are read.
 pub struct Prepared {
     config: Config,
     device: String,
-    options: MqttOptions,
+    topics: Topics,
+    plan: Plan,
 }
 
 impl Prepared {
     /// Starts to connect in the background. Returns at once: the broker may be away. Reads no file any more.
     pub fn start(self, online: &Online) -> Result<MqttSink, MqttError> {
-        let Self { config, device, options } = self;
-        MqttSink::connect(&config, &device, options, online)
+        MqttSink::connect(self, online)
     }
 }
 
 impl MqttSink {
     /// Checks the configuration and reads the files that it names. Connects to nothing.
     pub fn prepare(config: &Config, device: &str) -> Result<Prepared, MqttError> {
-        let options = options(config, device)?;
-        Ok(Prepared { config: config.clone(), device: device.to_owned(), options })
+        let (topics, plan) = plan(config, device)?;
+        Ok(Prepared { config: config.clone(), device: device.to_owned(), topics, plan })
     }
 
     /// Checks the configuration and starts to connect in the background. Returns at once: the broker may be away.
     pub fn start(config: &Config, device: &str, online: &Online) -> Result<Self, MqttError> {
-        Self::connect(config, device, options(config, device)?, online)
+        Self::connect(Self::prepare(config, device)?, online)
     }
 
-    fn connect(config: &Config, device: &str, options: MqttOptions, online: &Online) -> Result<Self, MqttError> {
+    fn connect(prepared: Prepared, online: &Online) -> Result<Self, MqttError> {
+        let Prepared { config, device, topics, plan } = prepared;
         if config.sends_password_in_clear() {
             log::warn!("{} has no TLS: the password goes over the network readable; use mqtts://", config.url);
         }
-        let (report_topic, status_topic) = (topic(config, device, "report"), topic(config, device, "status"));
-        let link = Link::start(options, status_topic.clone(), status(device, "online", online))?;
-        let topics = ["telemetry", "result", "command/#"].map(|leaf| topic(config, device, leaf));
-        let side = Side::new(link.clone(), topics, Said::new(device, &status_topic, online));
-        // Fixed header, topic and packet identifier take their share of a packet.
-        let max_payload = config.max_packet_bytes - report_topic.len() - 16;
-        let offline = status(device, "offline", &Offline { reason: "stopped" });
-        let (patience, pending) = (PATIENCE, VecDeque::new());
-        Ok(Self { link, side, report_topic, status_topic, offline, max_payload, patience, pending, connection: 0 })
+        let (report_topic, status_topic) = (topics.report.clone(), topics.status.clone());
+        let link = Link::start(plan, status_topic.clone(), status(&device, "online", online))?;
+        let side = Side::new(link.clone(), topics, Said::new(&device, &status_topic, online));
+        Ok(Self {
+            link,
+            side,
+            // Fixed header, topic, packet identifier and what MQTT 5 adds take their share of a packet.
+            max_payload: config.max_packet_bytes - report_topic.len() - BESIDE,
+            report_topic,
+            status_topic,
+            offline: status(&device, "offline", &Offline { reason: "stopped" }),
+            report_expires_s: (config.report_expiry_s > 0).then_some(config.report_expiry_s),
+            patience: PATIENCE,
+            pending: VecDeque::new(),
+            connection: 0,
+            rest: None,
+        })
     }
 
     /// Says something else on the online status: now, where a connection stands, and at the start of every later one.
@@ -179,6 +226,9 @@ impl MqttSink {
 
     /// Why the oldest report is not acknowledged.
     fn why(&self) -> String {
+        if let Some(rest) = &self.rest {
+            return format!("the broker refuses it on {}: {}", self.report_topic, rest.why);
+        }
         let state = self.link.lock();
         match &state.last_error {
             _ if !self.pending.is_empty() => "the broker has not acknowledged it yet".to_owned(),
@@ -187,17 +237,26 @@ impl MqttSink {
         }
     }
 
+    /// The largest report that fits a packet, here and at the broker, as far as it has said so.
+    fn max_payload(&self) -> usize {
+        let broker = self.link.lock().max_packet().map(|most| most.saturating_sub(self.report_topic.len() + BESIDE));
+        broker.map_or(self.max_payload, |most| most.min(self.max_payload))
+    }
+
     /// Publishes the offline status, waits for its acknowledgement for a moment, and disconnects. Idempotent.
     pub fn close(&mut self) {
         let deadline = Instant::now() + FAREWELL;
-        let token = self.link.lock().publish(&self.status_topic, true, self.offline.clone().into_bytes());
+        let about = About { schema: Some(STATUS_SCHEMA), ..About::default() };
+        let payload = self.offline.clone().into_bytes();
+        let token = self.link.lock().publish(Parcel { topic: &self.status_topic, retain: true, payload, about });
         if let Some(token) = token {
-            self.link.wait(deadline, |state| state.acknowledged.remove(&token) || state.client.is_none());
+            let answered = |state: &mut State| state.acknowledged.remove(&token) || state.refused.contains_key(&token);
+            self.link.wait(deadline, |state| answered(state) || state.client.is_none());
         }
         let disconnecting = {
             let mut state = self.link.lock();
             state.stopping = true;
-            state.client.take().is_some_and(|client| client.try_disconnect().is_ok())
+            state.client.take().is_some_and(|client| client.disconnect())
         };
         self.link.changed();
         if disconnecting {
@@ -220,42 +279,70 @@ impl Sink for MqttSink {
     }
 
     fn fits(&self, message: &Message) -> bool {
-        message.json.len() <= self.max_payload
+        message.json.len() <= self.max_payload()
     }
 
     fn publish_all(&mut self, messages: &[Message]) -> (usize, Result<(), SinkError>) {
-        let deliverable = &messages[..messages.iter().take_while(|message| self.fits(message)).count()];
+        let most = self.max_payload();
+        let deliverable = &messages[..messages.iter().take_while(|message| message.json.len() <= most).count()];
         // Only reports that are asked for are waited for: abandoned ones come again from the outbox.
         let same = self.pending.iter().zip(deliverable).take_while(|(pending, message)| pending.is(message)).count();
         if same < self.pending.len() {
             abandon(&mut self.pending, &mut self.link.lock());
         }
-        let mut acknowledged = 0;
-        let (pending, connection, topic) = (&mut self.pending, &mut self.connection, &self.report_topic);
-        let all = self.link.wait(Instant::now() + self.patience, |state| {
+        let (mut acknowledged, mut refusal) = (0, None);
+        let (expires_s, topic) = (self.report_expires_s, &self.report_topic);
+        let (pending, connection, rest) = (&mut self.pending, &mut self.connection, &mut self.rest);
+        // Not beyond the moment at which a refused one may be tried again.
+        let patience = Instant::now() + self.patience;
+        let deadline = match rest {
+            Some(rest) if rest.until > Instant::now() => rest.until.min(patience),
+            _ => patience,
+        };
+        let all = self.link.wait(deadline, |state| {
             while pending.front().is_some_and(|first| state.acknowledged.remove(&first.token)) {
                 pending.pop_front();
                 acknowledged += 1;
+                *rest = None;
             }
             if state.client.is_none() || state.connection != *connection {
                 abandon(pending, state);
                 *connection = state.connection;
+                // Another broker, or one whose rules were mended.
+                rest.iter_mut().for_each(|rest| rest.until = Instant::now());
             }
-            while let Some(message) = deliverable.get(acknowledged + pending.len()).filter(|_| pending.len() < WINDOW) {
-                let Some(token) = state.publish(topic, false, message.json.clone().into_bytes()) else { break };
+            refusal = pending.front().and_then(|first| state.refused.remove(&first.token));
+            if refusal.is_some() {
+                // What came after it may have been taken; in their order all of them come again.
+                abandon(pending, state);
+                return true;
+            }
+            let window = match rest {
+                Some(rest) if Instant::now() < rest.until => 0,
+                Some(_) => 1,
+                None => WINDOW,
+            };
+            while let Some(message) = deliverable.get(acknowledged + pending.len()).filter(|_| pending.len() < window) {
+                let about = About { schema: Some(SCHEMA), report_id: Some(&message.report_id), expires_s };
+                let payload = message.json.clone().into_bytes();
+                let Some(token) = state.publish(Parcel { topic, retain: false, payload, about }) else { break };
                 pending.push_back(Pending { sequence: message.sequence, report_id: message.report_id.clone(), token });
             }
             acknowledged == deliverable.len()
         });
+        if let Some(refusal) = refusal {
+            if refusal.lasting {
+                return (acknowledged, Err(SinkError::Undeliverable(refusal.why.into())));
+            }
+            self.rest = Some(Rest::after(self.rest.as_ref(), refusal.why));
+            return (acknowledged, Err(SinkError::Waiting(self.why())));
+        }
         if !all {
             return (acknowledged, Err(SinkError::Waiting(self.why())));
         }
         let Some(message) = messages.get(deliverable.len()) else { return (acknowledged, Ok(())) };
-        let problem = format!(
-            "it has {} bytes, mqtt.max_packet_bytes leaves {}: raise it here and at the broker",
-            message.json.len(),
-            self.max_payload
-        );
+        let whose = if most < self.max_payload { "the broker takes" } else { "mqtt.max_packet_bytes leaves" };
+        let problem = format!("it has {} bytes, {whose} {most}: raise it here and at the broker", message.json.len());
         (acknowledged, Err(SinkError::Undeliverable(problem)))
     }
 }
@@ -269,19 +356,15 @@ impl Drop for MqttSink {
 }
 
 /// Asks the broker once for a connection and says what came of it; for `roentgend doctor`.
-pub fn probe(config: &Config, device: &str) -> Result<(), MqttError> {
-    let mut options = options(config, device)?;
+pub fn probe(config: &Config, device: &str) -> Result<Version, MqttError> {
+    let (_, mut plan) = plan(config, device)?;
     // Another client identifier and no will: the running daemon must neither be kicked out nor declared dead.
-    options.set_client_id(format!("roentgen-doctor-{}", std::process::id()));
-    options.set_last_will(LastWill::new("roentgen/doctor", "", QoS::AtMostOnce, false));
-    link::probe(options).map_err(|problem| {
+    plan.client_id = format!("roentgen-doctor-{}", std::process::id());
+    plan.will = None;
+    link::probe(&plan).map_err(|problem| {
         let problem = format!("{problem}; start the broker or correct the address");
         InvalidValue { key: "mqtt.url", value: config.url.clone(), problem }.into()
     })
-}
-
-fn topic(config: &Config, device: &str, leaf: &str) -> String {
-    format!("{}/{device}/{leaf}", config.topic_prefix)
 }
 
 /// What the offline status says beside that the box is offline.
@@ -293,7 +376,7 @@ struct Offline {
 /// The status message, with what else there is to say.
 fn status(device: &str, status: &str, more: &impl Serialize) -> String {
     let mut json = serde_json::json!({
-        "schema": "roentgen.status/1",
+        "schema": STATUS_SCHEMA,
         "status": status,
         "device": device,
         "version": env!("CARGO_PKG_VERSION"),
@@ -303,41 +386,6 @@ fn status(device: &str, status: &str, more: &impl Serialize) -> String {
         fields.extend(more);
     }
     json.to_string()
-}
-
-fn options(config: &Config, device: &str) -> Result<MqttOptions, MqttError> {
-    config.validate()?;
-    check_topic_level("device", device)?;
-    let address = config.address()?;
-    let mut options = MqttOptions::new(format!("roentgen-{device}"), address.host.clone(), address.port);
-    options.set_clean_session(true);
-    options.set_keep_alive(config.keep_alive());
-    options.set_max_packet_size(config.max_packet_bytes, config.max_packet_bytes);
-    options.set_inflight(link::CHANNEL as u16);
-    let will = status(device, "offline", &Offline { reason: "connection lost" });
-    options.set_last_will(LastWill::new(topic(config, device, "status"), will, QoS::AtLeastOnce, true));
-    if let Some(username) = &config.username {
-        let password = password(config)?;
-        options.set_credentials(username, password.as_str());
-    }
-    if address.tls {
-        options.set_transport(Transport::tls_with_config(tls::client_config(&config.tls_files())?.into()));
-    }
-    Ok(options)
-}
-
-fn password(config: &Config) -> Result<Zeroizing<String>, MqttError> {
-    let Some(value) = &config.password_file else { return Ok(Zeroizing::new(String::new())) };
-    let key = "mqtt.password_file";
-    let path = named_file::locate(key, value)?;
-    let secret = named_file::read_secret(key, &path)?;
-    let failed = |problem: &str| MqttError::from(FileError::unusable(key, &path, problem));
-    let text = std::str::from_utf8(secret.reveal()).map_err(|_| failed("its first line is not UTF-8 text"))?;
-    match text.lines().next() {
-        None | Some("") => Err(failed("its first line is empty; write the password there")),
-        Some(line) if line.len() > usize::from(u16::MAX) => Err(failed("its first line is longer than MQTT allows")),
-        Some(line) => Ok(Zeroizing::new(line.to_owned())),
-    }
 }
 
 #[cfg(test)]

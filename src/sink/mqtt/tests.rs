@@ -1,5 +1,7 @@
 //! The sink against a broker made of a few lines, which does what a real one does only on a bad day.
 
+mod five;
+
 use super::*;
 use crate::radiograph::{Origin, OriginKind};
 use crate::report::{Clock, Decision, Finding, Label, ModelIdentity, NOTICE, SCHEMA, Timing};
@@ -105,7 +107,7 @@ fn report(id: &str) -> Report {
 
 fn sink(port: u16) -> MqttSink {
     let url = format!("mqtt://127.0.0.1:{port}");
-    let config = Config { url, topic_prefix: "clinic/x-ray".into(), ..Config::default() };
+    let config = Config { url, topic_prefix: "clinic/x-ray".into(), protocol: Protocol::Three, ..Config::default() };
     let mut sink = MqttSink::start(&config, "box-7", &Online::default()).unwrap();
     // Long enough for a loaded machine; the tests that need an early answer shorten it.
     sink.patience = Duration::from_secs(20);
@@ -298,13 +300,13 @@ fn what_was_on_its_way_over_one_link_is_handed_over_anew_on_the_next() {
     let (old, peer) = connected();
     let mut sent = None;
     assert!(!old.side().answer("{}", &mut sent) && sent.is_some());
-    let before = old.side().connection().1;
+    let before = old.side().connection().connections;
     drop(peer);
     drop(old);
     // As after a reload that reconnects.
     let (new, mut peer) = connected();
     let side = new.side();
-    assert!(side.connection().1 > before, "a connection is never taken for one of another link");
+    assert!(side.connection().connections > before, "a connection is never taken for one of another link");
     assert!(!side.answer("{}", &mut sent));
     let (_, topic, packet_id, _) = peer.read_publish();
     assert_eq!(topic, "clinic/x-ray/box-7/result");
@@ -326,7 +328,8 @@ fn what_is_prepared_starts_without_its_files() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let url = format!("mqtt://127.0.0.1:{port}");
     let (username, password_file) = (Some("box".into()), Some(path.clone()));
-    let config = Config { url, username, password_file, topic_prefix: "clinic/x-ray".into(), ..Config::default() };
+    let (topic_prefix, protocol) = ("clinic/x-ray".into(), Protocol::Three);
+    let config = Config { url, username, password_file, topic_prefix, protocol, ..Config::default() };
     let prepared = MqttSink::prepare(&config, "box-7").unwrap();
     std::fs::remove_file(&path).unwrap();
     assert!(MqttSink::prepare(&config, "box-7").is_err());

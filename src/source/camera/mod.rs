@@ -35,6 +35,8 @@ pub use find::{Found, Surround, find};
 pub use grey::{Grey, Point};
 pub use remote::{Condition, Remote, Ticket, Wish};
 
+use super::folder::Bounds;
+use super::spool::Keep;
 use format::PixelFormat;
 use serde::{Deserialize, Serialize};
 
@@ -57,12 +59,26 @@ pub struct Config {
     pub burst: u32,
     /// Seconds after which the film that lies there is taken again; 10 to 86400, or 0 for never.
     pub interval_s: u64,
+    /// Days after which a rejected picture is deleted from `state_dir/spool/camera/rejected`; 0: never; at most 36500.
+    pub keep_rejected_days: u32,
+    /// Bytes beyond which the oldest ones are; 0: never.
+    pub keep_rejected_bytes: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let auto = || "auto".to_owned();
-        Self { device: "/dev/video0".into(), format: auto(), size: auto(), still_ms: 1000, burst: 5, interval_s: 0 }
+        let Bounds { days, bytes } = Keep::BOUNDS;
+        Self {
+            device: "/dev/video0".into(),
+            format: auto(),
+            size: auto(),
+            still_ms: 1000,
+            burst: 5,
+            interval_s: 0,
+            keep_rejected_days: days,
+            keep_rejected_bytes: bytes,
+        }
     }
 }
 
@@ -81,7 +97,16 @@ impl Config {
         if self.interval_s != 0 && !(10..=86_400).contains(&self.interval_s) {
             return Err("source.camera.interval_s: write 0 for never, or a number of seconds from 10 to 86400".into());
         }
+        if self.keep_rejected_days > 36_500 {
+            return Err("source.camera.keep_rejected_days: write a number of days up to 36500, or 0 for ever".into());
+        }
         Ok(())
+    }
+
+    /// What of the spool is kept.
+    pub fn keep(&self) -> Keep {
+        let bounds = Bounds { days: self.keep_rejected_days, bytes: self.keep_rejected_bytes };
+        Keep { bounds, ..Keep::default() }
     }
 
     /// The pixel format that is asked for.
@@ -121,13 +146,14 @@ mod tests {
     fn values_that_no_camera_has_are_refused_by_their_key() {
         assert_eq!(Config::default().validate(), Ok(()));
         type Spoil = fn(&mut Config);
-        let spoiled: [(Spoil, &str); 6] = [
+        let spoiled: [(Spoil, &str); 7] = [
             (|config| config.device = String::new(), "source.camera.device"),
             (|config| config.format = "H264".into(), "source.camera.format"),
             (|config| config.size = "16000x16000".into(), "source.camera.size"),
             (|config| config.still_ms = 1, "source.camera.still_ms"),
             (|config| config.burst = 0, "source.camera.burst"),
             (|config| config.interval_s = 3, "source.camera.interval_s"),
+            (|config| config.keep_rejected_days = 40_000, "source.camera.keep_rejected_days"),
         ];
         for (spoil, key) in spoiled {
             let mut config = Config::default();

@@ -40,21 +40,30 @@ struct Association<'a> {
 }
 
 enum Message {
-    /// None, or the first pieces of a command, in which context.
-    Command(u8, Vec<u8>),
+    /// None.
+    None,
+    /// The first pieces of a command, in which context, and until when it must be whole.
+    Command(u8, Vec<u8>, Instant),
     /// A command has come that a data set follows, in which context.
     Data(u8, Box<Incoming>),
 }
 
 impl Message {
-    const NONE: Self = Self::Command(0, Vec::new());
+    /// Until when the rest of it must be there.
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::None => None,
+            Self::Command(_, _, deadline) => Some(*deadline),
+            Self::Data(_, incoming) => Some(incoming.deadline()),
+        }
+    }
 }
 
 /// Serves one connection to its end.
 pub(super) fn serve<S: Connection>(provider: &Provider, stream: S, from: IpAddr, stop: &Stop) {
     let config = &provider.config;
     let mut wire = Wire::new(stream, stop, config.max_pdu_bytes, config.idle());
-    let request = match wire.next(REQUEST, true) {
+    let request = match wire.first(REQUEST) {
         Ok(Received::Other(Pdu::AssociationRQ(request))) => request,
         Ok(Received::Other(Pdu::AbortRQ { .. })) => return,
         Ok(_) => return broken(provider, wire, Ended::Malformed(Reason::UnexpectedPdu), from),
@@ -97,6 +106,7 @@ fn broken<S: Connection>(provider: &Provider, wire: Wire<'_, S>, ended: Ended, f
         Ended::HungUp | Ended::Cut => ("cut", None),
         Ended::Silent => ("silent", Some(Reason::ReasonNotSpecified)),
         Ended::Malformed(reason) => ("malformed", Some(reason.clone())),
+        Ended::Tls => ("malformed", Some(Reason::UnrecognizedPdu)),
         Ended::Stopping => ("stopping", Some(Reason::ReasonNotSpecified)),
         Ended::Failed(_) => ("failed", None),
     };
@@ -107,6 +117,9 @@ fn broken<S: Connection>(provider: &Provider, wire: Wire<'_, S>, ended: Ended, f
         Ended::HungUp | Ended::Cut => provider.warn(from, || "the connection was cut".into()),
         Ended::Silent => provider.warn(from, || "broken off, since it was silent or too slow".into()),
         Ended::Malformed(_) => provider.warn(from, || "broken off: what it sends is not DICOM as it should be".into()),
+        Ended::Tls => {
+            provider.warn(from, || "broken off: it speaks TLS, which source.dicom.tls_certificate switches on".into());
+        }
     }
     match reason {
         Some(reason) => wire.abort(reason),
@@ -144,7 +157,7 @@ fn negotiate<'a>(
         return Err(None);
     }
     let counted = provider.watch.accept(config.max_associations).ok_or(Some(Rejection::Busy))?;
-    let (message, brought) = (Message::NONE, Brought::default());
+    let (message, brought) = (Message::None, Brought::default());
     let association = Association { provider, contexts, their_max, message, brought, _counted: counted };
     Ok((answer.into(), association))
 }
@@ -154,15 +167,12 @@ impl Association<'_> {
     fn run<S: Connection>(&mut self, wire: &mut Wire<'_, S>) -> Result<(), Ended> {
         let idle = self.provider.config.idle();
         loop {
-            let (wait, is_between) = match &self.message {
-                Message::Command(_, pieces) => (idle, pieces.is_empty()),
-                Message::Data(_, incoming) => {
-                    let left = incoming.deadline().saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(Ended::Silent);
-                    }
-                    (idle.min(left), false)
-                }
+            let is_between = matches!(self.message, Message::None);
+            let wait = match self.message.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+            {
+                Some(Duration::ZERO) => return Err(Ended::Silent),
+                Some(left) => idle.min(left),
+                None => idle,
             };
             match wire.next(wait, is_between)? {
                 Received::Data(body) => {
@@ -180,38 +190,38 @@ impl Association<'_> {
     /// Takes one piece of a message.
     fn take<S: Connection>(&mut self, wire: &mut Wire<'_, S>, value: &Value<'_>) -> Result<(), Ended> {
         let wrong = || Ended::Malformed(Reason::UnexpectedPduParameter);
-        match &mut self.message {
-            Message::Command(context, pieces) => {
-                let is_next = pieces.is_empty() || *context == value.context;
-                if !value.is_command || !is_next || pieces.len() + value.bytes.len() > MAX_COMMAND {
+        match std::mem::replace(&mut self.message, Message::None) {
+            begun @ (Message::None | Message::Command(..)) => {
+                let (context, mut pieces, deadline) = match begun {
+                    Message::Command(context, pieces, deadline) => (context, pieces, deadline),
+                    _ => (value.context, Vec::new(), Instant::now() + self.provider.config.idle()),
+                };
+                if !value.is_command || context != value.context || pieces.len() + value.bytes.len() > MAX_COMMAND {
                     return Err(wrong());
                 }
-                *context = value.context;
                 pieces.extend(value.bytes);
                 if !value.is_last {
-                    // An empty piece is no beginning, and could be sent for ever.
-                    return if pieces.is_empty() { Err(wrong()) } else { Ok(()) };
+                    self.message = Message::Command(context, pieces, deadline);
+                    return Ok(());
                 }
-                let command = Command::read(pieces).ok_or_else(wrong)?;
-                let context = self.contexts.get(&value.context).cloned().ok_or_else(wrong)?;
-                self.message = Message::NONE;
-                self.command(wire, value.context, &context, command)
+                let command = Command::read(&pieces).ok_or_else(wrong)?;
+                let accepted = self.contexts.get(&context).cloned().ok_or_else(wrong)?;
+                self.command(wire, context, &accepted, command)
             }
-            Message::Data(context, incoming) => {
-                if value.is_command || *context != value.context {
+            Message::Data(context, mut incoming) => {
+                if value.is_command || context != value.context {
                     return Err(wrong());
                 }
                 if !incoming.take(value.bytes) {
                     self.refused(&command_name(C_STORE_RQ), Status::TOO_LARGE);
                     return Err(Ended::Malformed(Reason::InvalidPduParameter));
                 }
-                if value.is_last
-                    && let Message::Data(context, incoming) = std::mem::replace(&mut self.message, Message::NONE)
-                {
-                    let (command, status) = incoming.finish();
-                    return self.answer(wire, context, &command, status);
+                if !value.is_last {
+                    self.message = Message::Data(context, incoming);
+                    return Ok(());
                 }
-                Ok(())
+                let (command, status) = incoming.finish();
+                self.answer(wire, context, &command, status)
             }
         }
     }

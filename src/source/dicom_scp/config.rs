@@ -3,6 +3,7 @@
 use super::peers::{Peers, check_title};
 use super::{ScpError, tls};
 use crate::named_file;
+use crate::source::folder::Bounds;
 use crate::source::spool::Keep;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -31,6 +32,10 @@ pub struct Config {
     pub keep_reported: bool,
     /// Whether rejected instances are kept with their reason, in `state_dir/spool/dicom/rejected`; else they are deleted.
     pub keep_rejected: bool,
+    /// Days after which a rejected instance is deleted there; 0: never; at most 36500.
+    pub keep_rejected_days: u32,
+    /// Bytes beyond which the oldest ones are; 0: never.
+    pub keep_rejected_bytes: u64,
     /// PEM file with the box's certificate, for TLS; without it there is none. This and the other two files: an absolute
     /// path, or `credential:NAME` for what systemd's `LoadCredential=NAME:…` gives the service.
     pub tls_certificate: Option<PathBuf>,
@@ -52,6 +57,8 @@ impl Default for Config {
             instance_seconds: 600,
             keep_reported: false,
             keep_rejected: true,
+            keep_rejected_days: Keep::BOUNDS.days,
+            keep_rejected_bytes: Keep::BOUNDS.bytes,
             tls_certificate: None,
             tls_key: None,
             tls_client_ca: None,
@@ -70,6 +77,7 @@ impl Config {
             ("max_associations", self.max_associations as u64, 1, 64),
             ("idle_seconds", self.idle_seconds, 5, 3600),
             ("instance_seconds", self.instance_seconds, 10, 86_400),
+            ("keep_rejected_days", self.keep_rejected_days.into(), 0, 36_500),
         ] {
             if !(least..=most).contains(&value) {
                 return Err(format!("source.dicom.{key}: write a number from {least} to {most}"));
@@ -119,7 +127,8 @@ impl Config {
 
     /// What of the spool is kept.
     pub fn keep(&self) -> Keep {
-        Keep { reported: self.keep_reported, rejected: self.keep_rejected }
+        let bounds = Bounds { days: self.keep_rejected_days, bytes: self.keep_rejected_bytes };
+        Keep { reported: self.keep_reported, rejected: self.keep_rejected, bounds }
     }
 
     /// Whether anybody on the network may send, without showing who it is.

@@ -1,7 +1,8 @@
 //! The socket: bound, and bound again as long as that fails, and a thread for each connection. Not what is said on it.
 
+use super::tls::Encrypted;
 use super::wire::is_patience;
-use super::{Provider, Stop, tls};
+use super::{Provider, Stop};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -24,10 +25,12 @@ const SPARE: usize = 8;
 /// Connections of addresses from which nobody may call.
 const STRANGERS: usize = 4;
 
-/// The least time between two warnings about one address.
+/// How many warnings one address gets in which time: a technician who tries it out sees each answer, and who tries for ever
+/// does not fill the log.
+const WARNINGS: u32 = 5;
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Addresses whose last warning is remembered.
+/// Addresses whose warnings are counted.
 const MAX_ADDRESSES: usize = 256;
 
 /// Listens until it is told to stop, and waits for the connections that it has accepted.
@@ -127,7 +130,7 @@ impl Drop for Guest {
     }
 }
 
-/// Gives a connection its thread; `None` where there are too many: it is closed without a word then.
+/// Gives a connection its thread; `None` where there are too many: it is closed without a word to it then.
 fn admit(
     provider: &Arc<Provider>,
     stream: TcpStream,
@@ -143,6 +146,7 @@ fn admit(
         || crowd.strangers.load(Ordering::Relaxed) > STRANGERS;
     if is_full {
         provider.watch.broken("crowd");
+        provider.warn(from, || "closed at once, since too many are connected".into());
         return None;
     }
     let (provider, stop) = (Arc::clone(provider), Arc::clone(stop));
@@ -163,26 +167,48 @@ fn serve(provider: &Provider, stream: TcpStream, from: IpAddr, stop: &Stop) -> i
     stream.set_write_timeout(Some(LOOK))?;
     stream.set_nodelay(true)?;
     match &provider.tls {
-        Some(config) => provider.serve(tls::stream(config, stream).map_err(io::Error::other)?, from, stop),
+        Some(config) => provider.serve(Encrypted::new(config, stream).map_err(io::Error::other)?, from, stop),
         None => provider.serve(stream, from, stop),
     }
     Ok(())
 }
 
-/// When which address was last warned about.
+/// How often which address was warned about, and since when that is counted.
 #[derive(Debug, Default)]
-pub(super) struct Warned(Mutex<HashMap<IpAddr, Instant>>);
+pub(super) struct Warned(Mutex<HashMap<IpAddr, (Instant, u32)>>);
 
 impl Warned {
     /// Whether a warning about this address is due: a scanner, or a sender that tries for ever, must not fill the log.
     pub(super) fn is_due(&self, address: IpAddr) -> bool {
+        self.is_due_at(address, Instant::now())
+    }
+
+    fn is_due_at(&self, address: IpAddr, now: Instant) -> bool {
         let mut warned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        warned.retain(|_, last| now.saturating_duration_since(*last) < QUIET);
-        if warned.contains_key(&address) || warned.len() >= MAX_ADDRESSES {
+        warned.retain(|_, (since, _)| now.saturating_duration_since(*since) < QUIET);
+        if warned.len() >= MAX_ADDRESSES && !warned.contains_key(&address) {
             return false;
         }
-        warned.insert(address, now);
-        true
+        let (_, count) = warned.entry(address).or_insert((now, 0));
+        *count = count.saturating_add(1);
+        *count <= WARNINGS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn an_address_is_warned_about_a_few_times_a_minute_and_many_addresses_not_at_all() {
+        let (warned, start) = (Warned::default(), Instant::now());
+        let address = |number: u32| IpAddr::V4(Ipv4Addr::from_bits(number));
+        let due = |number, seconds| warned.is_due_at(address(number), start + Duration::from_secs(seconds));
+        assert_eq!((0..10).filter(|second| due(1, *second)).count(), WARNINGS as usize);
+        assert!(due(2, 10), "another one");
+        assert!(!due(1, 59) && due(1, 60), "the next minute");
+        assert!((3..1000).filter(|number| due(*number, 61)).count() < MAX_ADDRESSES);
+        assert!(warned.0.lock().unwrap().len() <= MAX_ADDRESSES);
     }
 }

@@ -108,10 +108,10 @@ pub(super) fn admit(request: &AssociationRQ, ae_title: &str, peers: &Peers, from
         return Err(Rejection::Application);
     }
     // The caller first: who may not call learns nothing about the box.
-    if !peers.allow(&request.calling_ae_title, from) {
+    if !peers.allow(trimmed(&request.calling_ae_title), from) {
         return Err(Rejection::Calling);
     }
-    if request.called_ae_title != ae_title {
+    if trimmed(&request.called_ae_title) != ae_title {
         return Err(Rejection::Called);
     }
     Ok(())
@@ -179,8 +179,9 @@ fn choose(context: &PresentationContextProposed) -> Result<&'static str, ResultR
     chosen.ok_or(ResultReason::TransferSyntaxesNotSupported)
 }
 
-fn trimmed(uid: &str) -> &str {
-    uid.trim_matches(['\0', ' '])
+/// A UID or title without its padding: of titles spaces, by the standard; some senders take zeros.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(['\0', ' '])
 }
 
 #[cfg(test)]
@@ -242,6 +243,11 @@ mod tests {
             super::admit(&request, "ROENTGEN", &peers, from.parse().unwrap())
         };
         assert_eq!(admit(|_| (), "10.1.1.1"), Ok(()));
+        let padded = |request: &mut AssociationRQ| {
+            request.calling_ae_title = "CR1\0\0".into();
+            request.called_ae_title = "ROENTGEN\0".into();
+        };
+        assert_eq!(admit(padded, "10.1.1.1"), Ok(()));
         assert_eq!(admit(|_| (), "192.168.1.1"), Err(Rejection::Calling));
         assert_eq!(admit(|request| request.calling_ae_title = "CR2".into(), "10.1.1.1"), Err(Rejection::Calling));
         assert_eq!(admit(|request| request.called_ae_title = "PACS".into(), "10.1.1.1"), Err(Rejection::Called));

@@ -49,9 +49,9 @@ impl Peers {
         self.0.iter().any(|peer| peer.is_from(address) && peer.title.as_deref().is_none_or(|own| own == title))
     }
 
-    /// How many entries let anybody in who is anywhere.
+    /// Whether any entry lets in who is anywhere.
     pub(super) fn is_open(&self) -> bool {
-        self.0.iter().any(|peer| peer.network.is_none())
+        self.0.iter().any(|peer| peer.network.is_none_or(|network| network.bits == 0))
     }
 }
 
@@ -108,7 +108,7 @@ fn network(place: &str) -> Result<Network, &'static str> {
     let address: IpAddr = address
         .parse()
         .map_err(|_| "after @ write an address or a network, such as 10.0.0.5 or 10.0.0.0/8; no host name")?;
-    let all = if address.is_ipv4() { 32 } else { 128 };
+    let all: u8 = if address.is_ipv4() { 32 } else { 128 };
     let bits = match bits {
         None => all,
         Some(bits) => bits
@@ -117,7 +117,11 @@ fn network(place: &str) -> Result<Network, &'static str> {
             .filter(|bits| *bits <= all)
             .ok_or("after / write how many bits of the address count, at most 32 (IPv6: 128)")?,
     };
-    Ok(Network { address, bits })
+    // An IPv4 address in the clothes of IPv6 is the IPv4 address that its peer has.
+    match (address.to_canonical(), bits.checked_sub(96)) {
+        (address @ IpAddr::V4(_), Some(bits)) if all == 128 => Ok(Network { address, bits }),
+        _ => Ok(Network { address, bits }),
+    }
 }
 
 /// Checks an AE title as the standard has it, without the spaces around it that mean nothing.
@@ -160,7 +164,18 @@ mod tests {
             assert_eq!(allow(&entries, title, address), is_allowed, "{title} {address}");
         }
         assert!(allow(&["*"], "ANY", "203.0.113.1") && allow(&["CR@*"], "CR", "::1"));
+        for entry in ["CR@::ffff:10.2.0.9", "CR@::ffff:10.2.0.0/112"] {
+            assert!(allow(&[entry], "CR", "10.2.0.9") && allow(&[entry], "CR", "::ffff:10.2.0.9"), "{entry}");
+            assert!(!allow(&[entry], "CR", "10.3.0.9") && !allow(&[entry], "CR", "::1"), "{entry}");
+        }
         assert!(allow(&["CR@0.0.0.0/0"], "CR", "203.0.113.1") && !allow(&["CR@0.0.0.0/0"], "CR", "::1"));
+    }
+
+    #[test]
+    fn a_network_of_all_addresses_is_open_to_all() {
+        let is_open = |entry: &str| Peers::parse(&[entry.to_owned()]).unwrap().is_open();
+        assert!(["*", "CR@*", "*@0.0.0.0/0", "CR@::/0"].into_iter().all(is_open));
+        assert!(!["*@10.0.0.0/8", "CR@::1", "CR@::ffff:0.0.0.0/97"].into_iter().any(is_open));
     }
 
     #[test]

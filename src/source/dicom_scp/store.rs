@@ -22,7 +22,7 @@ pub(super) struct Incoming {
     /// When it must be there.
     deadline: Instant,
     fate: Fate,
-    /// Bytes that came, and that are taken at most.
+    /// Bytes of the file, and how many it may have.
     bytes: u64,
     most: u64,
 }
@@ -48,15 +48,15 @@ impl Incoming {
         most: u64,
         time: Duration,
     ) -> Self {
-        let fate = if command.sop_instance.is_empty() {
-            Fate::Refused(Status::NOT_UNDERSTOOD)
+        let (fate, bytes) = if command.sop_instance.is_empty() {
+            (Fate::Refused(Status::NOT_UNDERSTOOD), 0)
         } else {
             match begin(&command, transfer_syntax, spool) {
-                Ok(draft) => Fate::Writing { draft, start: Vec::new(), is_known: false },
-                Err(status) => Fate::Refused(status),
+                Ok((draft, bytes)) => (Fate::Writing { draft, start: Vec::new(), is_known: false }, bytes),
+                Err(status) => (Fate::Refused(status), 0),
             }
         };
-        Self { command, transfer_syntax, deadline: Instant::now() + time, fate, bytes: 0, most }
+        Self { command, transfer_syntax, deadline: Instant::now() + time, fate, bytes, most }
     }
 
     /// An instance, or the data set of another request, that is refused from the start.
@@ -117,8 +117,8 @@ impl Incoming {
     }
 }
 
-/// Writes what stands before the data set.
-fn begin(command: &Command, transfer_syntax: &str, spool: &Spool) -> Result<Draft, Status> {
+/// Writes what stands before the data set; how many bytes that are.
+fn begin(command: &Command, transfer_syntax: &str, spool: &Spool) -> Result<(Draft, u64), Status> {
     let mut draft = spool.draft().map_err(|error| status(&error))?;
     let meta = FileMetaTableBuilder::new()
         .media_storage_sop_class_uid(&*command.sop_class)
@@ -132,7 +132,7 @@ fn begin(command: &Command, transfer_syntax: &str, spool: &Spool) -> Result<Draf
     head.extend(b"DICM");
     meta.write(&mut head).map_err(|_| Status::NOT_UNDERSTOOD)?;
     draft.append(&head).map_err(|error| status(&error))?;
-    Ok(draft)
+    Ok((draft, head.len() as u64))
 }
 
 /// Whether the data set is of the instance that the command names.
@@ -153,11 +153,9 @@ fn commit(draft: Draft) -> Result<(), Status> {
 }
 
 fn status(error: &SpoolError) -> Status {
-    match error {
-        SpoolError::NoRoom(_) => Status::NO_ROOM,
-        SpoolError::Name | SpoolError::Io { .. } => {
-            log::error!("an instance from the DICOM network cannot be written: {error}");
-            Status::FAILED
-        }
+    if error.is_want_of_room() {
+        return Status::NO_ROOM;
     }
+    log::error!("an instance from the DICOM network cannot be written: {error}");
+    Status::FAILED
 }

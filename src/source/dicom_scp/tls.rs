@@ -6,8 +6,8 @@ use super::{Config, ScpError};
 use crate::named_file::{self, FileError, pem};
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{Error, ServerConfig, ServerConnection, StreamOwned};
-use std::io::{self, Write};
+use rustls::{Error, ServerConfig, ServerConnection};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,12 +48,62 @@ fn unusable(key: &'static str, path: &Path, problem: &str) -> ScpError {
     FileError::unusable(key, path, problem).into()
 }
 
-/// A connection's encrypted side.
-pub(super) fn stream(
-    config: &Arc<ServerConfig>,
-    stream: TcpStream,
-) -> Result<StreamOwned<ServerConnection, TcpStream>, Error> {
-    Ok(StreamOwned::new(ServerConnection::new(Arc::clone(config))?, stream))
+/// A connection's encrypted side. rustls has one of its own, which reads on until a whole record, or the whole handshake, is
+/// there: a peer that sends a byte now and then would hold it there for hours, and nobody could look at the clock.
+pub(super) struct Encrypted {
+    tls: ServerConnection,
+    socket: TcpStream,
+}
+
+impl Encrypted {
+    pub(super) fn new(config: &Arc<ServerConfig>, socket: TcpStream) -> Result<Self, Error> {
+        Ok(Self { tls: ServerConnection::new(Arc::clone(config))?, socket })
+    }
+}
+
+impl Read for Encrypted {
+    /// Reads from the socket once at most: `WouldBlock` where that made nothing whole.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        // What TLS itself has to say comes first: the peer may wait for it.
+        if self.tls.wants_write() {
+            self.tls.write_tls(&mut self.socket)?;
+        }
+        match self.tls.reader().read(into) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        self.tls.read_tls(&mut self.socket)?;
+        if let Err(error) = self.tls.process_new_packets() {
+            // Best effort: the peer is told why.
+            let _ = self.tls.write_tls(&mut self.socket);
+            return Err(io::Error::new(ErrorKind::InvalidData, explained(&error)));
+        }
+        self.tls.reader().read(into)
+    }
+}
+
+impl Write for Encrypted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tls.writer().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.socket)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong, for who set up the modality.
+fn explained(error: &Error) -> String {
+    match error {
+        Error::InvalidMessage(_) => "it speaks no TLS, which source.dicom.tls_certificate switches on".into(),
+        Error::NoCertificatesPresented => "it shows no certificate, and source.dicom.tls_client_ca asks for one".into(),
+        Error::InvalidCertificate(_) => format!("{error}; see source.dicom.tls_client_ca"),
+        Error::AlertReceived(_) => format!("{error}: most often it does not trust source.dicom.tls_certificate"),
+        other => format!("TLS: {other}"),
+    }
 }
 
 impl Connection for TcpStream {
@@ -62,10 +112,28 @@ impl Connection for TcpStream {
     }
 }
 
-impl Connection for StreamOwned<ServerConnection, TcpStream> {
+impl Connection for Encrypted {
     fn finish(&mut self) -> io::Result<()> {
-        self.conn.send_close_notify();
+        self.tls.send_close_notify();
         self.flush()?;
-        self.sock.shutdown(Shutdown::Write)
+        self.socket.shutdown(Shutdown::Write)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{AlertDescription, CertificateError, InvalidMessage};
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_key_to_look_at() {
+        for (error, key) in [
+            (Error::InvalidMessage(InvalidMessage::InvalidContentType), CERTIFICATE),
+            (Error::NoCertificatesPresented, CLIENT_CA),
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), CLIENT_CA),
+            (Error::AlertReceived(AlertDescription::UnknownCA), CERTIFICATE),
+        ] {
+            assert!(explained(&error).contains(key), "{}", explained(&error));
+        }
     }
 }

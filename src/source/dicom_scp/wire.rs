@@ -13,6 +13,9 @@ const MAX_REQUEST: u32 = 256 << 10;
 /// Most bytes of all other PDUs but data; honest ones have four.
 const MAX_SMALL: u32 = 1024;
 
+/// How TLS begins; no PDU does so.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// How long, and for how many bytes, a connection is still read that is over: closing it with unread bytes would take the
 /// last word away from the peer.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -56,6 +59,8 @@ pub(super) enum Ended {
     Silent,
     /// What came is no PDU, or none that may come.
     Malformed(Reason),
+    /// It is TLS, of which this connection has none.
+    Tls,
     /// The daemon stops, or takes another configuration.
     Stopping,
     /// The system, or TLS, says that it is over.
@@ -77,12 +82,36 @@ impl<'a, S: Connection> Wire<'a, S> {
         Self { stream, stop, max_data, patience }
     }
 
+    /// The first PDU, all of it there within `wait`.
+    pub(super) fn first(&mut self, wait: Duration) -> Result<Received, Ended> {
+        let deadline = Instant::now() + wait;
+        self.pdu(deadline, true, |_| deadline)
+    }
+
     /// The next PDU, whose first byte comes within `wait`. `is_between`: no message has begun, so that it may stop here.
     pub(super) fn next(&mut self, wait: Duration, is_between: bool) -> Result<Received, Ended> {
+        let rest = self.patience.min(wait.max(Duration::from_secs(1)));
+        self.pdu(Instant::now() + wait, is_between, |began| began + rest)
+    }
+
+    /// A PDU whose first byte comes until `first`, and the others until when `rest` says, which is told when that was.
+    fn pdu(
+        &mut self,
+        first: Instant,
+        is_between: bool,
+        rest: impl FnOnce(Instant) -> Instant,
+    ) -> Result<Received, Ended> {
+        // Here as well as where it is waited: for a peer that never pauses nothing is waited for.
+        if self.is_to_stop(is_between) {
+            return Err(Ended::Stopping);
+        }
         let mut header = [0; 6];
-        let first = self.fill(&mut header[..1], Instant::now() + wait, is_between);
-        first.map_err(|ended| if matches!(ended, Ended::Cut) { Ended::HungUp } else { ended })?;
-        let deadline = Instant::now() + self.patience.min(wait.max(Duration::from_secs(1)));
+        let began = self.fill(&mut header[..1], first, is_between);
+        began.map_err(|ended| if matches!(ended, Ended::Cut) { Ended::HungUp } else { ended })?;
+        let deadline = rest(Instant::now());
+        if header[0] == TLS_HANDSHAKE {
+            return Err(Ended::Tls);
+        }
         self.fill(&mut header[1..], deadline, false)?;
         let length = u32::from_be_bytes([header[2], header[3], header[4], header[5]]);
         let most = match header[0] {
@@ -97,7 +126,8 @@ impl<'a, S: Connection> Wire<'a, S> {
         let mut body = vec![0; length as usize];
         self.fill(&mut body, deadline, false)?;
         if header[0] == 4 {
-            let is_whole = values(&body).all(|value| value.is_some());
+            // One without a value says nothing, and could be sent for ever.
+            let is_whole = !body.is_empty() && values(&body).all(|value| value.is_some());
             return if is_whole {
                 Ok(Received::Data(body))
             } else {
@@ -126,8 +156,7 @@ impl<'a, S: Connection> Wire<'a, S> {
                 }
                 Err(error) => return Err(Ended::Failed(error)),
             }
-            let is_over = if may_stop { self.stop.is_asked() } else { self.stop.is_over() };
-            if at < into.len() && is_over {
+            if at < into.len() && self.is_to_stop(may_stop) {
                 return Err(Ended::Stopping);
             }
             if at < into.len() && Instant::now() >= deadline {
@@ -135,6 +164,10 @@ impl<'a, S: Connection> Wire<'a, S> {
             }
         }
         Ok(())
+    }
+
+    fn is_to_stop(&self, is_between: bool) -> bool {
+        if is_between { self.stop.is_asked() } else { self.stop.is_over() }
     }
 
     /// Sends a PDU.

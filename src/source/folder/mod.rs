@@ -29,7 +29,7 @@ pub(in crate::source) use hand::RUN;
 pub use identity::arrived;
 pub use manner::Manner;
 pub use names::may_be_taken;
-pub use retention::Time;
+pub use retention::{Bounds, Time};
 
 use super::bell::Bell;
 use super::decoder::Decoder;
@@ -122,8 +122,8 @@ pub struct Folder {
     /// What is settled and could not be moved yet.
     unmoved: Vec<Settling>,
     reserve: Option<Reserve>,
-    /// What `done/` need not hold any more.
-    retention: Option<Retention>,
+    /// What `done/` and `rejected/` need not hold any more.
+    retention: Vec<Retention>,
     /// Files that may have crashed this program, and how they are tried.
     suspects: Option<(Hand, Trials)>,
     intake: Intake,
@@ -195,7 +195,7 @@ impl Folder {
             delayed: HashMap::new(),
             unmoved: Vec::new(),
             reserve: None,
-            retention: None,
+            retention: Vec::new(),
             suspects: None,
             intake: Intake::Open,
             opens: Opens::Freely,
@@ -272,7 +272,7 @@ impl Folder {
     /// One step towards the next item: at most until the deadline.
     fn step(&mut self, deadline: Instant) -> Result<Option<Item>, Blocked> {
         // Also where no image can be taken: want of room may be the reason.
-        if let Some(retention) = &mut self.retention {
+        for retention in &mut self.retention {
             retention.step(Instant::now());
         }
         self.move_the_unmoved()?;

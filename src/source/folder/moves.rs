@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use tempfile::NamedTempFile;
 
 /// What is appended to a rejected file's name for its reason.
-const REASON_SUFFIX: &str = ".reason.json";
+pub(super) const REASON_SUFFIX: &str = ".reason.json";
 
 /// Most bytes that a reason has: honest ones have a few hundred.
 const MAX_REASON: u64 = 16 << 10;
@@ -240,7 +240,8 @@ fn numbered(name: &OsStr, number: u64) -> OsString {
     OsString::from_vec(whole)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// The path with something at the end of its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

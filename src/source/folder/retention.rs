@@ -1,18 +1,23 @@
-//! How much of `done/` stays: files that are settled for too long, or beyond too many bytes, are deleted, the oldest
-//! first. Off unless it is asked for: these are somebody's radiographs. Nothing else is ever deleted: not in `incoming/`,
-//! not in `rejected/`, no folder, no link, no name that this program does not take.
+//! How much of a folder of settled files stays: files that are settled for too long, or beyond too many bytes, are deleted,
+//! the oldest first. Of the drop folder's `done/` only where it is asked for: these are somebody's radiographs. Of the spools'
+//! `rejected/` by default, each with its reason: nobody looks into the box's own folders for ever, and they bear names.
+//! Nothing else is ever deleted: not in `incoming/`, not in the drop folder's `rejected/`, no folder, no link, no name that this
+//! program does not take.
 //!
-//! Done in steps of milliseconds between two images, since `done/` may hold a million files. A file's age is that of its
-//! last change by the file system's account, the moving into `done/` in general, and counts only by a clock that somebody
+//! Done in steps of milliseconds between two images, since a folder may hold a million files. A file's age is that of its
+//! last change by the file system's account, the moving there in general, and counts only by a clock that somebody
 //! vouches for: one that is years ahead would make everything old.
 
 use super::identity::Identity;
+use super::moves::{REASON_SUFFIX, with_suffix};
 use super::{Config, Folder, may_be_taken};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::ffi::OsStr;
 use std::fs::{self, DirEntry, ReadDir};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The pause between two looks at the whole folder.
@@ -35,9 +40,22 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The time, as long as somebody vouches for the clock.
 pub type Time = fn() -> Option<SystemTime>;
 
-/// Deletes what `done/` need not hold any more.
+/// How much of a folder stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Days after which a file is deleted; 0: never.
+    pub days: u32,
+    /// Bytes beyond which the oldest files are; 0: never.
+    pub bytes: u64,
+}
+
+/// Deletes what a folder need not hold any more.
 pub(super) struct Retention {
-    done: PathBuf,
+    folder: PathBuf,
+    /// Whether files have reasons beside them, which go with them.
+    has_reasons: bool,
+    /// The keys that ask for it.
+    keys: &'static str,
     /// `None`: for ever.
     age: Option<Duration>,
     bytes: Option<u64>,
@@ -65,7 +83,7 @@ enum Phase {
     Deleting { oldest: Vec<Settled>, bytes: u64, is_all: bool },
 }
 
-/// A file in `done/`.
+/// A file in the folder.
 struct Settled {
     since: SystemTime,
     path: PathBuf,
@@ -76,15 +94,27 @@ struct Settled {
 impl Folder {
     /// Deletes from `done/` what need not stay there, if the configuration says so.
     pub fn with_retention(mut self, config: &Config, time: Time) -> Self {
-        self.retention = Retention::new(config, time);
+        let bounds = Bounds { days: config.keep_done_days, bytes: config.keep_done_bytes };
+        self.retention.extend(Retention::new(config.done(), bounds, time));
+        self
+    }
+
+    /// Deletes from `rejected/`, with their reasons, what need not stay there; nothing where none are kept there.
+    pub fn with_retention_of_rejected(mut self, bounds: Bounds, time: Time) -> Self {
+        let retention = Retention::new(self.rejected.clone(), bounds, time).filter(|_| self.manner.keeps_rejected);
+        let keys = "keep_rejected_days and keep_rejected_bytes";
+        self.retention.extend(retention.map(|retention| Retention { has_reasons: true, keys, ..retention }));
         self
     }
 }
 
 impl Settled {
-    /// A file that this program may have put there, and may delete.
-    fn of(entry: &DirEntry) -> Option<Self> {
+    /// A file that this program may have put there, and may delete; none that goes with another one.
+    fn of(entry: &DirEntry, has_reasons: bool) -> Option<Self> {
         let path = entry.path();
+        if has_reasons && is_reason_of_another(&path) {
+            return None;
+        }
         // Not following a link, nor counting what a folder holds.
         let metadata = fs::symlink_metadata(&path).ok().filter(|metadata| metadata.is_file())?;
         let identity = Identity::of(&metadata);
@@ -115,11 +145,13 @@ impl Eq for Settled {}
 
 impl Retention {
     /// `None`: everything stays.
-    pub(super) fn new(config: &Config, time: Time) -> Option<Self> {
-        let age = (config.keep_done_days > 0).then(|| DAY * config.keep_done_days);
-        let bytes = (config.keep_done_bytes > 0).then_some(config.keep_done_bytes);
+    pub(super) fn new(folder: PathBuf, bounds: Bounds, time: Time) -> Option<Self> {
+        let age = (bounds.days > 0).then(|| DAY * bounds.days);
+        let bytes = (bounds.bytes > 0).then_some(bounds.bytes);
         (age.is_some() || bytes.is_some()).then(|| Self {
-            done: config.done(),
+            folder,
+            has_reasons: false,
+            keys: "keep_done_days and keep_done_bytes",
             age,
             bytes,
             time,
@@ -135,14 +167,14 @@ impl Retention {
         let phase = std::mem::replace(&mut self.phase, Phase::Rest(Some(now + PAUSE)));
         self.phase = match phase {
             Phase::Rest(Some(until)) if now < until => Phase::Rest(Some(until)),
-            Phase::Rest(_) => match fs::read_dir(&self.done) {
+            Phase::Rest(_) => match fs::read_dir(&self.folder) {
                 Ok(entries) => Phase::Looking { entries, oldest: BinaryHeap::new(), bytes: 0 },
                 Err(error) => {
                     self.complain(&error.to_string());
                     Phase::Rest(Some(now + PAUSE))
                 }
             },
-            Phase::Looking { entries, oldest, bytes } => look(entries, oldest, bytes),
+            Phase::Looking { entries, oldest, bytes } => look(entries, oldest, bytes, self.has_reasons),
             Phase::Deleting { oldest, bytes, is_all } => self.delete(oldest, bytes, is_all, now),
         };
     }
@@ -156,6 +188,10 @@ impl Retention {
             }
             match delete(&file) {
                 Ok(true) => {
+                    if self.has_reasons {
+                        // Best effort: one without its file is deleted as a file of its own.
+                        let _ = fs::remove_file(with_suffix(&file.path, REASON_SUFFIX));
+                    }
                     bytes = bytes.saturating_sub(file.size);
                     self.deleted.files += 1;
                     self.deleted.bytes += file.size;
@@ -188,26 +224,27 @@ impl Retention {
         let Count { files, bytes } = std::mem::take(&mut self.deleted);
         let mebibytes = bytes as f64 / f64::from(1 << 20);
         log::info!(
-            "{}: {files} settled files ({mebibytes:.1} MiB) were deleted, as keep_done_days and keep_done_bytes ask for",
-            self.done.display()
+            "{}: {files} settled files ({mebibytes:.1} MiB) were deleted, as {} ask for",
+            self.folder.display(),
+            self.keys
         );
         (self.said, self.trouble) = (Some(now), None);
     }
 
     fn complain(&mut self, trouble: &str) {
         if self.trouble.as_deref() != Some(trouble) {
-            log::warn!("{}: settled files cannot be deleted: {trouble}", self.done.display());
+            log::warn!("{}: settled files cannot be deleted: {trouble}", self.folder.display());
             self.trouble = Some(trouble.to_owned());
         }
     }
 }
 
 /// Looks at some more files.
-fn look(mut entries: ReadDir, mut oldest: BinaryHeap<Settled>, mut bytes: u64) -> Phase {
+fn look(mut entries: ReadDir, mut oldest: BinaryHeap<Settled>, mut bytes: u64, has_reasons: bool) -> Phase {
     let started = Instant::now();
     for entry in &mut entries {
         // What cannot be read stays.
-        if let Some(file) = entry.ok().as_ref().and_then(Settled::of) {
+        if let Some(file) = entry.ok().and_then(|entry| Settled::of(&entry, has_reasons)) {
             bytes = bytes.saturating_add(file.size);
             oldest.push(file);
             if oldest.len() > MOST {
@@ -225,6 +262,12 @@ fn look(mut entries: ReadDir, mut oldest: BinaryHeap<Settled>, mut bytes: u64) -
     Phase::Deleting { oldest, bytes, is_all }
 }
 
+/// Whether a file is the reason of one that lies beside it.
+fn is_reason_of_another(path: &Path) -> bool {
+    let file = path.as_os_str().as_bytes().strip_suffix(REASON_SUFFIX.as_bytes());
+    file.is_some_and(|file| Path::new(OsStr::from_bytes(file)).symlink_metadata().is_ok())
+}
+
 /// Deletes it, unless it is another file by now.
 fn delete(file: &Settled) -> std::io::Result<bool> {
     let done = fs::symlink_metadata(&file.path).and_then(|metadata| {
@@ -238,132 +281,4 @@ fn delete(file: &Settled) -> std::io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    /// Everything until it rests.
-    fn settle(retention: &mut Retention, now: Instant) {
-        for _ in 0..100_000 {
-            retention.step(now);
-            if matches!(&retention.phase, Phase::Rest(Some(until)) if *until > now) {
-                return;
-            }
-        }
-        panic!("it never rests");
-    }
-
-    fn in_forty_days() -> Option<SystemTime> {
-        Some(SystemTime::now() + 40 * DAY)
-    }
-
-    fn files(folder: &Path) -> usize {
-        fs::read_dir(folder).unwrap().count()
-    }
-
-    struct Place {
-        root: tempfile::TempDir,
-        config: Config,
-    }
-
-    impl Place {
-        /// So many files of a hundred bytes, the first the oldest.
-        fn new(count: usize) -> Self {
-            let root = tempfile::tempdir().unwrap();
-            let config = Config { incoming: root.path().join("incoming"), ..Config::default() };
-            fs::create_dir(config.done()).unwrap();
-            for number in 0..count {
-                fs::write(config.done().join(format!("{number:04}.png")), [0; 100]).unwrap();
-            }
-            Self { root, config }
-        }
-    }
-
-    #[test]
-    fn by_default_everything_stays() {
-        assert!(Retention::new(&Config::default(), in_forty_days).is_none());
-    }
-
-    #[test]
-    fn beyond_the_bytes_the_oldest_go_and_the_others_stay() {
-        let place = Place::new(0);
-        let done = place.config.done();
-        for name in ["c", "a", "d", "b"] {
-            fs::write(done.join(name), [0; 100]).unwrap();
-            // File systems count time in ticks of milliseconds.
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let config = Config { keep_done_bytes: 250, ..place.config };
-        let mut retention = Retention::new(&config, || None).unwrap();
-        settle(&mut retention, Instant::now());
-        assert_eq!(["a", "b", "c", "d"].map(|name| done.join(name).exists()), [false, true, false, true]);
-        let Count { files, bytes } = retention.deleted;
-        assert_eq!((files, bytes), (0, 0), "it is said");
-    }
-
-    #[test]
-    fn what_is_too_old_goes_only_by_a_clock_that_somebody_vouches_for() {
-        let place = Place::new(5);
-        let cases: [(u32, Time, usize); 3] = [(30, || None, 5), (41, in_forty_days, 5), (39, in_forty_days, 0)];
-        for (days, time, left) in cases {
-            let config = Config { keep_done_days: days, ..place.config.clone() };
-            settle(&mut Retention::new(&config, time).unwrap(), Instant::now());
-            assert_eq!(files(&config.done()), left, "{days}");
-        }
-    }
-
-    #[test]
-    fn more_than_it_remembers_goes_too_and_then_it_rests_for_an_hour() {
-        let place = Place::new(2 * MOST + 10);
-        let config = Config { keep_done_bytes: 100, ..place.config };
-        let mut retention = Retention::new(&config, || None).unwrap();
-        let now = Instant::now();
-        settle(&mut retention, now);
-        assert_eq!(files(&config.done()), 1);
-        for number in 0..3 {
-            fs::write(config.done().join(number.to_string()), [0; 100]).unwrap();
-        }
-        settle(&mut retention, now + PAUSE / 2);
-        assert_eq!(files(&config.done()), 4);
-        settle(&mut retention, now + PAUSE);
-        assert_eq!(files(&config.done()), 1);
-        assert_eq!(retention.deleted.files, 3, "said once a day");
-        settle(&mut retention, now + SAY + PAUSE);
-        assert_eq!(retention.deleted.files, 0);
-    }
-
-    #[test]
-    fn nothing_else_is_ever_deleted() {
-        let place = Place::new(3);
-        let done = place.config.done();
-        let outside = place.root.path().join("outside");
-        fs::write(&outside, [0; 1000]).unwrap();
-        std::os::unix::fs::symlink(&outside, done.join("link.png")).unwrap();
-        fs::create_dir_all(done.join("folder")).unwrap();
-        for kept in ["folder/a.png", ".roentgen-x1y2", "b.part"] {
-            fs::write(done.join(kept), [0; 1000]).unwrap();
-        }
-        for other in ["incoming", "rejected"] {
-            fs::create_dir(place.root.path().join(other)).unwrap();
-            fs::write(place.root.path().join(other).join("c.png"), [0; 1000]).unwrap();
-        }
-        let config = Config { keep_done_days: 1, keep_done_bytes: 1, ..place.config };
-        settle(&mut Retention::new(&config, in_forty_days).unwrap(), Instant::now());
-        assert_eq!(files(&done), 4, "the link, the folder, and what is not finished");
-        let others = ["outside", "done/folder/a.png", "incoming/c.png", "rejected/c.png"];
-        assert!(others.iter().all(|path| place.root.path().join(path).is_file()));
-    }
-
-    #[test]
-    fn a_file_that_took_another_ones_place_meanwhile_stays() {
-        let place = Place::new(1);
-        let path = place.config.done().join("0000.png");
-        let entry = fs::read_dir(place.config.done()).unwrap().next().unwrap().unwrap();
-        let file = Settled::of(&entry).unwrap();
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "another one").unwrap();
-        assert!(!delete(&file).unwrap() && path.exists());
-        fs::remove_file(&path).unwrap();
-        assert!(!delete(&file).unwrap());
-    }
-}
+mod tests;

@@ -24,6 +24,11 @@ const PI_BITS: [(u32, &str); 8] = [
 /// The bits that mean that the processor works slower now.
 const PI_SLOWER: u32 = 0b1110;
 
+/// What a Raspberry Pi's firmware may complain of, by the words of telemetry.
+pub fn firmware_words() -> [&'static str; 8] {
+    PI_BITS.map(|(_, word)| word)
+}
+
 /// A place whose temperature is measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Zone {

@@ -7,7 +7,7 @@ mod memory;
 mod processors;
 
 pub use disk::Disk;
-pub use heat::{Cooling, Heat, Zone};
+pub use heat::{Cooling, Heat, Zone, firmware_words};
 pub use memory::Memory;
 pub use processors::Frequency;
 

@@ -82,6 +82,11 @@ impl Child {
         Self::start(config.clone(), state_dir, &[OsStr::new("rollback"), OsStr::new("--steps")])
     }
 
+    /// Makes the installed bundle of this version the active one, by its own rules.
+    pub(super) fn activate(config: &Config, state_dir: &Path, version: &str) -> io::Result<Self> {
+        Self::start(config.clone(), state_dir, &[OsStr::new("activate"), OsStr::new("--steps"), OsStr::new(version)])
+    }
+
     fn start(mut config: Config, state_dir: &Path, arguments: &[&OsStr]) -> io::Result<Self> {
         // The integers are the same in every plan, and the daemon tests the bundle in its own before it takes it.
         config.engine.memory = Memory::Small;

@@ -6,7 +6,7 @@ use super::updates::{Order, What};
 use super::{Picture, Rounds};
 use roentgen::bundle::sha256_hex;
 use roentgen::config::Config;
-use roentgen::sink::mqtt::command::{self, Command, Request, SignedManifest, Stage, Wanted};
+use roentgen::sink::mqtt::command::{self, Command, Name, Request, SignedManifest, Stage, Wanted};
 use roentgen::sink::mqtt::{Received, Side};
 use roentgen::source::camera::{Remote, Wish};
 use std::path::Path;
@@ -28,6 +28,9 @@ impl Rounds {
         }
         self.answer_reloads(config);
         self.answer_pictures(config);
+        if let Some((id, stage, message)) = self.again.outcome() {
+            self.reply(config, &id, Name::Reclassify.as_str(), stage, &message);
+        }
     }
 
     fn command(&mut self, config: &Config, camera: Option<&Remote>, received: &Received) {
@@ -58,6 +61,10 @@ impl Rounds {
             }
             Command::Capture => self.picture(config, camera, id, name, Wish::Picture),
             Command::Reference => self.picture(config, camera, id, name, Wish::Reference),
+            Command::Activate(version) => {
+                self.order(config, Order { id, command: name, what: What::Activate(version) });
+            }
+            Command::Reclassify(report_id) => self.judge_again(config, id, name, report_id),
             Command::Rollback => self.order(config, Order { id, command: name, what: What::Rollback }),
             Command::Install(wanted) => match self.install(config, wanted) {
                 Ok(what) => self.order(config, Order { id, command: name, what }),
@@ -107,6 +114,16 @@ impl Rounds {
                 Some(Err(reason)) => self.reply(config, &id, "reload", Stage::Rejected, &reason),
             }
         }
+    }
+
+    /// Has a radiograph judged again.
+    fn judge_again(&mut self, config: &Config, id: String, command: String, report_id: String) {
+        let model = self.status.setup().map(|setup| setup.model.sha256).unwrap_or_default();
+        let message = match self.again.look_for(config, &id, report_id, model) {
+            Ok(()) => "it is looked for among what the box has kept",
+            Err(reason) => return self.reply(config, &id, &command, Stage::Failed, &reason),
+        };
+        self.reply(config, &id, &command, Stage::Accepted, message);
     }
 
     /// Asks the camera for a picture.

@@ -1,21 +1,26 @@
 //! What the daemon does beside its work: says how it is (over MQTT, in a file, over HTTP), takes commands and new models.
 //! One thread that looks around four times a second; nothing that goes wrong here stops or delays a radiograph.
 
+mod again;
 mod child;
 mod commands;
 mod desk;
 mod file;
+mod home_assistant;
 mod updates;
+mod waiting;
 mod web;
 
 pub(crate) use file::{FILE, STALE};
 
+use again::Again;
 use anyhow::Context;
 use desk::Desk;
 use file::StatusFile;
+use home_assistant::HomeAssistant;
 use roentgen::config::Config;
 use roentgen::reload::{Reload, Ticket};
-use roentgen::sink::mqtt::Side;
+use roentgen::sink::mqtt::{Side, Standing};
 use roentgen::source::camera;
 use roentgen::status::{Broker, Roots, Setup, Status};
 use std::path::Path;
@@ -106,6 +111,9 @@ struct Rounds {
     web: Web,
     desk: Desk,
     updates: Updates,
+    /// The radiograph that is looked for, to be judged again.
+    again: Again,
+    home_assistant: HomeAssistant,
     /// Reloads that a command asked for and that are not answered: ticket and the command's identifier.
     tickets: Vec<(Ticket, String)>,
     /// Pictures that a command asked for and that are not answered.
@@ -121,6 +129,7 @@ struct Rounds {
 impl Rounds {
     fn new(status: Status, reload: Reload, state_dir: &Path) -> Self {
         let (file, updates) = (StatusFile::new(state_dir), Updates::new(state_dir));
+        let home_assistant = HomeAssistant::new(state_dir);
         Self {
             status,
             reload,
@@ -129,6 +138,8 @@ impl Rounds {
             web: Web::default(),
             desk: Desk::default(),
             updates,
+            again: Again::default(),
+            home_assistant,
             tickets: Vec::new(),
             pictures: Vec::new(),
             reloads: 0,
@@ -140,15 +151,16 @@ impl Rounds {
     fn round(&mut self, place: Option<&Place>, now: Instant) {
         self.note_reload();
         if let Some(Place { config, side, camera }) = place {
-            let (connected, connections, error) = side.connection();
-            self.status.broker(Broker { connected, connections, error: error.filter(|_| !connected) });
+            let Standing { connected, version, connections, error } = side.connection();
+            self.status.broker(Broker { connected, connections, version, error: error.filter(|_| !connected) });
             side.announce_backend(self.status.setup().and_then(|setup| setup.backend_fallback));
-            self.web.follow(&config.web, &self.status, now);
+            self.web.follow(config, &self.status, now);
             self.status.camera(camera.as_ref().map(camera::Remote::condition));
             self.commands(config, side, camera.as_ref(), now);
             self.updates.round(config, &self.status, &self.reload, &mut self.desk, now);
             self.desk.deliver(side);
             self.tell(config, side, now);
+            self.home_assistant.round(config, side, now);
         }
         // That the model is not loaded yet is to be believed no longer than it is true.
         let is_new = place.is_some() && !std::mem::replace(&mut self.works, place.is_some());
@@ -163,7 +175,7 @@ impl Rounds {
     fn tell(&mut self, config: &Config, side: &Side, now: Instant) {
         let asked = self.desk.take_asked();
         let interval = Duration::from_secs(config.telemetry.interval_s);
-        let (_, connection, _) = side.connection();
+        let connection = side.connection().connections;
         let urgent = self.status.urgent();
         let due = match self.told {
             _ if asked => true,
@@ -180,7 +192,7 @@ impl Rounds {
         let json = side.may_tell().then(|| serde_json::to_string(&self.status.telemetry(&self.roots)));
         // A plain struct of numbers and text, which is always JSON.
         if let Some(Ok(json)) = json
-            && side.telemetry(&json)
+            && side.telemetry(&json, expires_s(config.telemetry.interval_s))
         {
             self.told = Some((now, connection, urgent));
         } else if asked {
@@ -198,4 +210,10 @@ impl Rounds {
             self.status.reloaded(outcome.map(|_| ()));
         }
     }
+}
+
+/// After how many seconds what was told is no word of a living box any more: a few messages later. Without an interval
+/// nothing says when the next one comes.
+fn expires_s(interval_s: u64) -> Option<u32> {
+    (interval_s > 0).then(|| u32::try_from(interval_s * 3 + 60).unwrap_or(u32::MAX))
 }

@@ -3,6 +3,7 @@
 
 use super::child::{self, Child, Event};
 use super::desk::{About, Desk, now as time};
+use super::waiting::Waiting;
 use roentgen::bundle::Inbox;
 use roentgen::config::Config;
 use roentgen::reload::{Reload, Ticket};
@@ -53,6 +54,8 @@ pub(super) enum What {
     Install { name: String, sha256: Option<String> },
     /// Go back to the good bundle before.
     Rollback,
+    /// Make the installed bundle of this version the active one.
+    Activate(String),
 }
 
 /// How far an order is.
@@ -81,6 +84,8 @@ pub(super) struct Updates {
     current: Option<(Order, Phase)>,
     trouble: HashMap<String, Trouble>,
     looked: Option<Instant>,
+    /// What could be asked for.
+    waiting_bundle: Waiting,
     /// That the folder cannot be looked at was said.
     complained: bool,
 }
@@ -97,11 +102,14 @@ impl Round<'_> {
     fn say(&mut self, order: &Order, stage: Stage, message: &str) {
         let file = match &order.what {
             What::Install { name, .. } => Some(name.as_str()),
-            What::Rollback => None,
+            _ => None,
         };
         let about = About { id: &order.id, command: &order.command, file };
         self.desk.answer(&self.config.device, about, stage, message);
-        let what = file.unwrap_or("rollback").to_owned();
+        let what = match &order.what {
+            What::Activate(version) => format!("activate {version}"),
+            _ => file.unwrap_or("rollback").to_owned(),
+        };
         let level = if matches!(stage, Stage::Rejected | Stage::Failed) { log::Level::Warn } else { log::Level::Info };
         log::log!(level, "bundle {what}: {}: {message}", stage.as_str());
         let (stage, message) = (stage.as_str().to_owned(), message.to_owned());
@@ -120,6 +128,7 @@ impl Updates {
             current: None,
             trouble: HashMap::new(),
             looked: None,
+            waiting_bundle: Waiting::default(),
             complained: false,
         }
     }
@@ -154,7 +163,9 @@ impl Updates {
             };
             return;
         }
-        let Some(order) = self.next(&mut round, now).or_else(|| self.look(config, now)) else { return };
+        let Some(order) = self.next(&mut round, now).or_else(|| self.look(config, now)) else {
+            return self.waiting_bundle.round(&mut self.inbox, config, status, now);
+        };
         self.waiting = None;
         self.begin(&mut round, order, now);
     }
@@ -213,6 +224,7 @@ impl Updates {
                 Child::install(round.config, &self.state_dir, &self.inbox.path(name), sha256.as_deref())
             }
             What::Rollback => Child::rollback(round.config, &self.state_dir),
+            What::Activate(version) => Child::activate(round.config, &self.state_dir, version),
         };
         match started {
             Ok(child) => {

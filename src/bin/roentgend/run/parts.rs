@@ -10,22 +10,22 @@ use roentgen::bundle::Bundle;
 use roentgen::classifier::loaded::Loaded;
 use roentgen::classifier::{Classifier, Running};
 use roentgen::config::Config;
+use roentgen::gallery::{self, Bounds, Gallery};
 use roentgen::outbox::SetAside;
 use roentgen::pseudonym::Key;
-use roentgen::report::Clock;
-use roentgen::sink::dicom_sr::Results;
+use roentgen::sink::dicom_sr::{self, Results};
 use roentgen::sink::mqtt::{MqttSink, Online, OutboxSetAside};
 use roentgen::source::Doors;
 use roentgen::source::camera;
 use roentgen::source::decoder::Decoder;
 use roentgen::source::dicom_scp::{Provider, Scp, Watch};
 use roentgen::source::folder::{Folder, trial::CONFIG};
-use roentgen::source::process::Program;
+use roentgen::source::process::{self, Program};
 use roentgen::source::spool::{Door, Keep, Spool};
 use roentgen::status::Setup;
 use std::io;
 use std::path::absolute;
-use std::time::SystemTime;
+use std::time::Duration;
 
 /// The parts of the line, and the configuration that they were made by.
 pub(super) struct Parts {
@@ -44,6 +44,8 @@ pub(super) struct Parts {
     pub(super) sink: MqttSink,
     /// What goes back to the PACS, where anything does.
     pub(super) results: Option<Results>,
+    /// What keeps copies of radiographs for the dashboard, where that is wanted.
+    pub(super) gallery: Option<Gallery>,
     /// The files that the connection to the broker is made with.
     pub(super) broker_files: Stamps,
     /// What the status says of a broken outbox as long as this process lives.
@@ -65,9 +67,10 @@ impl Parts {
         if let Some(results) = &mut results {
             results.begin()?;
         }
+        let gallery = gallery(&config);
         let broker_files = reload::stamps(&config, &["mqtt", "dicom_results"])?;
         let (dicom_files, dicom_watch) = (reload::stamps(&config, &["source.dicom"])?, Watch::default());
-        let dicom = dicom(&config, &dicom_watch)?;
+        let Some(dicom) = patience.until(|| dicom(&config, &dicom_watch))? else { return Ok(None) };
         let outbox_set_aside = set_aside.map(|aside| OutboxSetAside {
             file: aside.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             reason: aside.reason.clone(),
@@ -89,6 +92,7 @@ impl Parts {
             camera,
             sink,
             results,
+            gallery,
             broker_files,
             outbox_set_aside,
         }))
@@ -101,6 +105,7 @@ impl Parts {
         Setup {
             device: config.device.clone(),
             model: assessor.model().clone(),
+            bundle: model.bundle.dir().to_owned(),
             fallback: model.fallback.clone(),
             backend: running.backend,
             kernel: running.kernel,
@@ -130,6 +135,11 @@ impl Parts {
     pub(super) fn take(&mut self, change: Change) -> anyhow::Result<()> {
         let Change { config, model, assessor, source, trial, broker, results, dicom, .. } = change;
         let new_model = model.is_some();
+        if self.config.web != config.web {
+            // The old one writes what is queued first.
+            self.gallery = None;
+            self.gallery = gallery(&config);
+        }
         self.config = config;
         if let Some(model) = model {
             self.model = model;
@@ -144,7 +154,10 @@ impl Parts {
             self.camera = camera(&self.config)?;
         }
         self.source.try_with(&trial);
-        if let Some(results) = results {
+        if let Some(mut results) = results {
+            if let (Some(results), Some(before)) = (&mut results, &self.results) {
+                results.succeed(before);
+            }
             // The old one ends first: two would send the same.
             self.results = None;
             self.results = results;
@@ -179,8 +192,8 @@ pub(super) fn assessor(config: &Config, bundle: &Bundle) -> anyhow::Result<Asses
 /// What sends results back to the PACS; it has not begun to.
 pub(super) fn results(config: &Config) -> anyhow::Result<Option<Results>> {
     let Some(results) = &config.dicom_results else {
-        let left = config.state_dir.join("results");
-        if left.exists() {
+        if dicom_sr::are_left(&config.state_dir) {
+            let left = config.state_dir.join("results");
             let left = left.display();
             log::warn!(
                 "{left} holds what was to go to a PACS, with patients' names, and no [dicom_results] sends it: remove it"
@@ -188,8 +201,25 @@ pub(super) fn results(config: &Config) -> anyhow::Result<Option<Results>> {
         }
         return Ok(None);
     };
+    if let Err(error) = process::leave_no_core() {
+        log::warn!("a crash may write the memory of this process to the disk, with patients' names: {error}");
+    }
     let key = Key::load_or_create(&config.key())?;
-    Ok(Some(Results::new(results, &config.device, &key, &config.state_dir)?))
+    Ok(Some(Results::new(results, &config.device, &key, &config.state_dir, assess::trusted_time)?))
+}
+
+/// What keeps copies of radiographs for the dashboard. Nobody must have them: what goes wrong is a warning.
+fn gallery(config: &Config) -> Option<Gallery> {
+    let web = &config.web;
+    if !web.images || web.listen.is_none() {
+        gallery::remove(&config.state_dir);
+        return None;
+    }
+    let age = Duration::from_secs(web.max_image_age_days * 86_400);
+    let bounds = Bounds { images: web.max_images, bytes: web.max_image_bytes, age };
+    let started = Gallery::start(&config.state_dir, bounds);
+    let shown = gallery::folder(&config.state_dir);
+    started.map_err(|error| log::warn!("{}: the dashboard shows no radiographs: {error}", shown.display())).ok()
 }
 
 /// The doors into the box.
@@ -202,7 +232,7 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     };
     let folder = Folder::open(&config.source.folder, decoder())?
         .with_reserve(&config.reserve, &config.state_dir)
-        .with_retention(&config.source.folder, time)
+        .with_retention(&config.source.folder, assess::trusted_time)
         .with_trials(trial(config)?, &config.state_dir);
     let mut doors = Doors::new(folder);
     // What was taken while a door was open is reported also when it is closed.
@@ -210,10 +240,14 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Doors> {
     if dicom.is_some() || Spool::has_any(&config.state_dir, Door::Dicom) {
         let spool = Spool::open(&config.state_dir, Door::Dicom, &config.reserve)?;
         let keep = dicom.as_ref().map_or_else(Keep::default, |dicom| dicom.keep());
-        doors.add(spool.watch(&keep, decoder(), trial(config)?)?);
+        let watched = spool.watch(&keep, decoder(), trial(config)?)?;
+        doors.add(watched.with_retention_of_rejected(keep.bounds, assess::trusted_time));
     }
-    if config.source.camera.is_some() || Spool::has_any(&config.state_dir, Door::Camera) {
-        doors.add(camera_spool(config)?.watch(&Keep::default(), decoder(), trial(config)?)?);
+    let camera = &config.source.camera;
+    if camera.is_some() || Spool::has_any(&config.state_dir, Door::Camera) {
+        let keep = camera.as_ref().map_or_else(Keep::default, |camera| camera.keep());
+        let watched = camera_spool(config)?.watch(&keep, decoder(), trial(config)?)?;
+        doors.add(watched.with_retention_of_rejected(keep.bounds, assess::trusted_time));
     }
     Ok(doors)
 }
@@ -252,11 +286,6 @@ fn camera(config: &Config) -> anyhow::Result<Option<camera::Door>> {
 #[cfg(not(feature = "camera"))]
 fn camera(_: &Config) -> anyhow::Result<Option<camera::Door>> {
     Ok(None)
-}
-
-/// The time, as long as somebody vouches for the clock.
-fn time() -> Option<SystemTime> {
-    (assess::clock() == Clock::Synchronised).then(SystemTime::now)
 }
 
 /// Who judges a suspect image: this program, by the configuration in force, which need not be the one on disk.

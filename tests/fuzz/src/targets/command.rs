@@ -12,11 +12,14 @@ pub(crate) fn run(bytes: &[u8]) {
         Ok(request) => {
             assert_eq!(request.command.name().as_str(), name);
             assert!(request.id.len() <= 64 && request.id.is_ascii());
-            if let Command::Install(wanted) = request.command {
-                assert!(wanted.file.is_some() || wanted.manifest.is_some());
-                let file = wanted.file.unwrap_or_default();
-                assert!(!file.contains(['/', '\0']) && !file.starts_with('.'), "{file:?} could lead elsewhere");
-            }
+            let text = match request.command {
+                Command::Install(wanted) => wanted.file.unwrap_or_default(),
+                Command::Activate(version) => version,
+                Command::Reclassify(id) => id,
+                _ => return,
+            };
+            assert!(!text.contains(['/', '\0']) && !text.starts_with('.'), "{text:?} could lead elsewhere");
+            assert!(text.len() <= 200 && !text.contains(char::is_control), "{text:?}");
         }
         Err(refused) => {
             assert!(refused.id.len() <= 64 && refused.id.is_ascii());

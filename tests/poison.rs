@@ -119,6 +119,7 @@ fn daemon_process() {
         sink: &mut sink,
         assessor: &assessor,
         results: None,
+        gallery: None,
         status: &status,
     };
     pipeline::run(line, &Mutex::new(outbox), &mut || !root.join("stop").exists()).unwrap();

@@ -336,7 +336,7 @@ fn a_broker_of_the_older_kind_is_spoken_to_in_its_own_way() {
     };
     let v4 = Some(std::collections::HashMap::from([("old".to_owned(), server)]));
     let mut broker = Broker::new(Config { router, v4, ..Config::default() });
-    thread::spawn(move || broker.start());
+    thread::spawn(move || broker.start().map_err(|error| error.to_string()));
     wait_for("the broker", || std::net::TcpStream::connect(("127.0.0.1", place.port)).is_ok());
     let received = Received::subscribe(place.port, "screen");
     let _daemon = place.daemon();

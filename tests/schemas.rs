@@ -146,9 +146,9 @@ fn what_a_running_box_says_fits_its_schema() {
     for (name, payload, stage) in &commands {
         command(place.port, name, payload);
         let last = || {
-            let answers = received.on("result").into_iter().map(|(_, json)| json);
+            let mut answers = received.on("result").into_iter().map(|(_, json)| json);
             // What cannot be read is answered without its id.
-            answers.filter(|json| json["id"] == payload["id"] || json["id"] == "").next_back()
+            answers.rfind(|json| json["id"] == payload["id"] || json["id"] == "")
         };
         wait_for(&format!("{name} to be {stage}"), || {
             last().is_some_and(|json| json["stage"] == *stage || json["stage"] == "failed")

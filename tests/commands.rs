@@ -40,8 +40,8 @@ impl Clinic {
         }
         let mut last = Value::Null;
         wait_for(&format!("an answer to {name}"), || {
-            let answers = self.received.on("result").into_iter().map(|(_, json)| json);
-            last = answers.filter(|json| json["id"] == id.as_str()).next_back().unwrap_or_default();
+            let mut answers = self.received.on("result").into_iter().map(|(_, json)| json);
+            last = answers.rfind(|json| json["id"] == id.as_str()).unwrap_or_default();
             ["done", "installed", "rejected", "failed"].contains(&last["stage"].as_str().unwrap_or_default())
         });
         last

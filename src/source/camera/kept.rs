@@ -120,7 +120,7 @@ impl Kept {
         match beside.filter(|beside| beside.sha256 == sha256_hex(&png)).map(|beside| beside.taken_by) {
             None => Err(unfit("nothing says which camera took it")),
             Some(taken_by) if taken_by == *by => Ok(Some(light)),
-            Some(taken_by) => Err(unfit(&format!("it was taken by {taken_by}, and now films are by {by}"))),
+            Some(taken_by) => Err(unfit(&format!("it was taken by {taken_by}, and the camera now is {by}"))),
         }
     }
 
@@ -199,7 +199,7 @@ mod tests {
         assert!(kept.reference(&by("a")).unwrap().is_some() && kept.reference_time().is_some());
         let refused = |by: &TakenBy| kept.reference(by).unwrap_err();
         assert!(
-            refused(&by("b")).contains("taken by a in GREY 640x480, and now films are by b"),
+            refused(&by("b")).contains("taken by a in GREY 640x480, and the camera now is b"),
             "{}",
             refused(&by("b"))
         );

@@ -40,7 +40,7 @@ enum Trouble {
 struct Drawn(World);
 
 impl Eye for Drawn {
-    fn frame(&mut self, _: Instant, _: Duration) -> Result<Option<Grey>, Away> {
+    fn frame(&mut self, _: Instant, _: Duration) -> Result<Option<(Grey, Instant)>, Away> {
         thread::sleep(Duration::from_millis(20));
         let (trouble, frame) = {
             let state = self.0.0.lock().unwrap();
@@ -53,8 +53,12 @@ impl Eye for Drawn {
             Some(Trouble::Hangs) => loop {
                 thread::park();
             },
-            None => Ok(frame),
+            None => Ok(frame.map(|frame| (frame, Instant::now()))),
         }
+    }
+
+    fn name(&self) -> String {
+        "Drawn".into()
     }
 
     fn mode(&self) -> String {

@@ -115,6 +115,10 @@ fn camera(state: &State, problems: &mut Vec<Problem>) {
         let advice = "The film is not reported until this is mended; it is looked at again every few seconds.";
         problems.push(Problem::warning("film_unusable", complaint, advice));
     }
+    if let Some(unfit) = &camera.reference_unfit {
+        let advice = "Films are taken all the same; how the light box shines is told from what is seen around them.";
+        problems.push(Problem::warning("reference_unfit", unfit, advice));
+    }
 }
 
 /// What goes out.
@@ -318,8 +322,11 @@ mod tests {
         assert_eq!(status.urgent(), urgent + 1);
         status.camera(Some(crate::status::Camera { complaint: Some("blurred".into()), ..fine.clone() }));
         assert_eq!(codes(&status, 0), (true, vec!["film_unusable".into()]));
+        let unfit = crate::status::Camera { reference_unfit: Some("another camera".into()), ..fine.clone() };
+        status.camera(Some(unfit));
+        assert_eq!(codes(&status, 0), (true, vec!["reference_unfit".into()]));
         status.camera(Some(crate::status::Camera { away: Some("camera: unplugged".into()), ..fine }));
-        assert_eq!((codes(&status, 0), status.urgent()), ((false, vec!["camera_away".into()]), urgent + 3));
+        assert_eq!((codes(&status, 0), status.urgent()), ((false, vec!["camera_away".into()]), urgent + 4));
         status.camera(None);
         assert_eq!(codes(&status, 0), (true, vec![]));
     }

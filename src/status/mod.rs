@@ -194,7 +194,9 @@ impl Status {
     /// How it stands with the camera; `None`: there is none. Only a change counts.
     pub fn camera(&self, camera: Option<Camera>) {
         let mut state = self.lock();
-        let matters = |camera: &Option<Camera>| camera.clone().map(|camera| (camera.away, camera.complaint));
+        let matters = |camera: &Option<Camera>| {
+            camera.clone().map(|camera| (camera.away, camera.complaint, camera.reference_unfit))
+        };
         if matters(&state.camera) != matters(&camera) {
             state.urgent += 1;
         }

@@ -1,11 +1,16 @@
 /* A Video4Linux camera where the kernel has none: preloaded into roentgend, it answers the calls that a driver would.
  * Not a model of any device. The folder named by FAKE_CAMERA is its world:
  *
- *   video0       the device file; while it is missing the camera is unplugged
+ *   video0 …     the device files of one camera, up to video9, also by links; one that is missing is unplugged
  *   modes        a line a mode: FORMAT WIDTH HEIGHT PICTURES_A_SECOND BYTES_OF_PADDING
  *   scene.grey   what it sees: width and height as 32-bit numbers, then a byte a pixel; read anew for every frame
  *   scene.jpg    the same for MJPG, served as it is
  *   damage       while it is there, frames come flagged as damaged
+ *   answer       a line as in modes: what S_FMT sets instead of what it is asked for
+ *   leftover     while it is there, S_FMT keeps the bytes a line of the format before, where they are more: "said" (only in
+ *                what it answers) or "sent" (in its frames too)
+ *   line         the bytes a line that S_FMT has answered with
+ *   no-rate      while it is there, S_PARM is refused
  *
  * The crate v4l makes its ioctls through syscall(2), and everything else through the C library. */
 #define _GNU_SOURCE
@@ -32,7 +37,9 @@
 struct mode { uint32_t format, width, height, rate, padding; };
 struct camera {
     int fd;
+    char device[8];
     struct mode mode;
+    uint32_t said_line;
     uint32_t buffers, sequence;
     uint32_t queue[64], head, tail;
     int streaming;
@@ -76,9 +83,9 @@ static uint8_t *contents(const char *name, size_t *length) {
     return bytes;
 }
 
-static int modes(struct mode *all) {
+static int modes(const char *name, struct mode *all) {
     size_t length = 0;
-    char *text = (char *)contents("modes", &length), *rest = NULL;
+    char *text = (char *)contents(name, &length), *rest = NULL;
     int count = 0;
     if (!text) return 0;
     text[length < ROOM ? length : ROOM - 1] = 0;
@@ -149,16 +156,17 @@ static struct camera *camera_of(int fd) {
 
 static int fail(int error) { errno = error; return -1; }
 
-static int open_camera(int flags) {
-    if (!is_there("video0")) return fail(ENOENT);
+static int open_camera(const char *device, int flags) {
+    if (!is_there(device)) return fail(ENOENT);
     for (int i = 0; i < OPEN; i++) {
         if (cameras[i].memory) continue;
         int fd = real_syscall(SYS_memfd_create, (long)"fake-camera", flags & O_CLOEXEC ? MFD_CLOEXEC : 0, 0, 0, 0, 0);
         if (fd < 0 || ftruncate(fd, BUFFERS * ROOM)) return -1;
         struct mode all[MODES];
         memset(&cameras[i], 0, sizeof cameras[i]);
-        if (modes(all)) cameras[i].mode = all[0];
+        if (modes("modes", all)) cameras[i].mode = all[0];
         cameras[i].fd = fd;
+        strcpy(cameras[i].device, device);
         cameras[i].memory = mmap(NULL, BUFFERS * ROOM, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         return fd;
     }
@@ -172,17 +180,31 @@ static void describe(struct camera *camera, struct v4l2_format *format) {
     pix->height = camera->mode.height;
     pix->pixelformat = camera->mode.format;
     pix->field = V4L2_FIELD_NONE;
-    pix->bytesperline = line_bytes(&camera->mode);
+    pix->bytesperline = camera->said_line ? camera->said_line : line_bytes(&camera->mode);
     pix->sizeimage = frame_bytes(&camera->mode);
     /* As drivers of later kernels may: numbers that nobody knows. */
     pix->colorspace = 77;
     pix->xfer_func = 78;
 }
 
+/* What a driver makes of the bytes a line that its last format had. */
+static void keep_line(struct camera *camera) {
+    size_t length = 0;
+    uint32_t before = 0, own = line_bytes(&camera->mode);
+    char *left = (char *)contents("leftover", &length), *line = (char *)contents("line", &length);
+    if (line && length < ROOM) { line[length] = 0; before = strtoul(line, NULL, 10); }
+    camera->said_line = left && before > own ? before : own;
+    if (left && !strncmp(left, "sent", 4)) camera->mode.padding += camera->said_line - own;
+    free(left);
+    free(line);
+    FILE *file = fopen(world("line"), "wb");
+    if (file) { fprintf(file, "%u", camera->said_line); fclose(file); }
+}
+
 static int control(struct camera *camera, uint32_t request, void *argument) {
     struct mode all[MODES];
-    int count = modes(all), seen = 0;
-    if (!is_there("video0")) return fail(ENODEV);
+    int count = modes("modes", all), seen = 0;
+    if (!is_there(camera->device)) return fail(ENODEV);
     switch (request) {
     case VIDIOC_QUERYCAP: {
         struct v4l2_capability *said = argument;
@@ -236,11 +258,14 @@ static int control(struct camera *camera, uint32_t request, void *argument) {
                 break;
             }
         }
+        if (modes("answer", all)) camera->mode = all[0];
+        keep_line(camera);
         describe(camera, format);
         return 0;
     }
     case VIDIOC_S_PARM: {
         struct v4l2_streamparm *parameters = argument;
+        if (is_there("no-rate")) return fail(ENOTTY);
         uint32_t rate = parameters->parm.capture.timeperframe.denominator;
         if (rate && rate < camera->mode.rate) camera->mode.rate = rate;
         return 0;
@@ -270,7 +295,10 @@ static int control(struct camera *camera, uint32_t request, void *argument) {
         camera->due = now_us() + 1000000 / (camera->mode.rate ? camera->mode.rate : 1);
         buffer->index = camera->queue[camera->head++ % 64];
         buffer->bytesused = draw(camera, camera->memory + buffer->index * ROOM);
-        buffer->flags = is_there("damage") ? V4L2_BUF_FLAG_ERROR : 0;
+        buffer->flags = (is_there("damage") ? V4L2_BUF_FLAG_ERROR : 0) | V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+        int64_t now = now_us();
+        buffer->timestamp.tv_sec = now / 1000000;
+        buffer->timestamp.tv_usec = now % 1000000;
         buffer->sequence = camera->sequence++;
         return 0;
     }
@@ -278,9 +306,22 @@ static int control(struct camera *camera, uint32_t request, void *argument) {
     }
 }
 
-static int is_device(const char *path) {
-    const char *device = world("video0");
-    return device && strcmp(path, device) == 0;
+/* The name of the device that a path leads to; NULL for all else. */
+static const char *device_of(const char *path) {
+    static __thread char target[4096], folder[4096];
+    const char *world_folder = getenv("FAKE_CAMERA");
+    if (!world_folder || strncmp(path, world_folder, strlen(world_folder))) return NULL;
+    /* One that is missing leads nowhere. */
+    if (!realpath(world_folder, folder)) return NULL;
+    const char *at = realpath(path, target) ? target : path;
+    const char *name = strrchr(at, '/');
+    if (!name || (size_t)(name - at) != strlen(at == path ? world_folder : folder)) return NULL;
+    return strncmp(name, "/video", 6) == 0 && strlen(name) == 7 ? name + 1 : NULL;
+}
+
+static int open_any(const char *path, int flags, int mode) {
+    const char *device = device_of(path);
+    return device ? open_camera(device, flags) : real_syscall(SYS_openat, AT_FDCWD, (long)path, flags, mode, 0, 0);
 }
 
 int open(const char *path, int flags, ...) {
@@ -288,7 +329,7 @@ int open(const char *path, int flags, ...) {
     va_start(rest, flags);
     int mode = va_arg(rest, int);
     va_end(rest);
-    return is_device(path) ? open_camera(flags) : real_syscall(SYS_openat, AT_FDCWD, (long)path, flags, mode, 0, 0);
+    return open_any(path, flags, mode);
 }
 
 int open64(const char *path, int flags, ...) {
@@ -296,7 +337,7 @@ int open64(const char *path, int flags, ...) {
     va_start(rest, flags);
     int mode = va_arg(rest, int);
     va_end(rest);
-    return is_device(path) ? open_camera(flags) : real_syscall(SYS_openat, AT_FDCWD, (long)path, flags, mode, 0, 0);
+    return open_any(path, flags, mode);
 }
 
 int close(int fd) {
@@ -323,7 +364,7 @@ int poll(struct pollfd *all, nfds_t count, int timeout) {
         return next(all, count, timeout);
     }
     for (int64_t end = now_us() + (int64_t)timeout * 1000;;) {
-        if (!is_there("video0")) { all[0].revents = POLLERR | POLLHUP; return 1; }
+        if (!is_there(camera->device)) { all[0].revents = POLLERR | POLLHUP; return 1; }
         if (camera->streaming && camera->head != camera->tail && now_us() >= camera->due) { all[0].revents = POLLIN; return 1; }
         if (timeout >= 0 && now_us() >= end) { all[0].revents = 0; return 0; }
         usleep(2000);

@@ -81,6 +81,11 @@ pub(crate) struct Scene {
     /// Pixels by which the lens blurs.
     pub(crate) blur: f64,
     pub(crate) noise: f64,
+    /// The exponent by which levels become light, and light becomes levels again when the sensor has seen it: then what the
+    /// lens mixes is light. 1: levels are light.
+    pub(crate) gamma: f64,
+    /// Black and white are 16 and 235 of 255, as many cameras have it.
+    pub(crate) is_limited: bool,
     /// Reflections: centre, radius, strength.
     pub(crate) glare: Vec<(Point, f64, f64)>,
     /// Fingers: from, to, thickness, how bright.
@@ -102,6 +107,8 @@ impl Scene {
             film: [0.05, 0.62, 1.0],
             blur: 0.8,
             noise: 0.008,
+            gamma: 1.0,
+            is_limited: false,
             glare: Vec::new(),
             fingers: Vec::new(),
             seed: 1,
@@ -207,6 +214,7 @@ impl Scene {
                 }
                 None => around,
             };
+            level = level.max(0.0).powf(self.gamma);
             for (centre, radius, strength) in &self.glare {
                 let far = centre.distance(Point::new(x, y)) / radius;
                 level += strength * (-far * far).exp();
@@ -216,7 +224,7 @@ impl Scene {
                 let along = (((x - from.x) * (to.x - from.x) + (y - from.y) * (to.y - from.y)) / (length * length))
                     .clamp(0.0, 1.0);
                 if from.towards(*to, along).distance(Point::new(x, y)) < *thick {
-                    level = *bright;
+                    level = bright.powf(self.gamma);
                 }
             }
             level
@@ -235,8 +243,10 @@ impl Scene {
         }
         let levels = blurred(&blurred(&levels, self.width, self.height, self.blur), self.height, self.width, self.blur);
         let mut dice = Dice(self.seed ^ 0x5eed);
-        let eight_bits = |level: f64| ((level.clamp(0.0, 1.0) * 255.0).round() as u16) * 257;
-        let levels = levels.into_iter().map(|level| eight_bits(level + self.noise * dice.normal())).collect();
+        let (black, white) = if self.is_limited { (16.0, 235.0) } else { (0.0, 255.0) };
+        let eight_bits = |level: f64| ((black + level * (white - black)).clamp(0.0, 255.0).round() as u16) * 257;
+        let seen = |light: f64| light.max(0.0).powf(1.0 / self.gamma);
+        let levels = levels.into_iter().map(|light| eight_bits(seen(light) + self.noise * dice.normal())).collect();
         Grey::new(self.width, self.height, levels).expect("as large as it is drawn")
     }
 }

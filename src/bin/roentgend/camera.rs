@@ -7,7 +7,7 @@ use roentgen::config::Config;
 use roentgen::source::camera::device::{self, Camera};
 use roentgen::source::camera::flatten::Light;
 use roentgen::source::camera::format::Mode;
-use roentgen::source::camera::kept::Kept;
+use roentgen::source::camera::kept::{Kept, TakenBy};
 use roentgen::source::camera::names::{Known, Roots};
 use roentgen::source::camera::{self, Eye, Grey, Point, develop, film, find};
 use std::path::{Path, PathBuf};
@@ -110,16 +110,24 @@ fn spoken(mode: &Mode) -> String {
     format!("{:<4}  {}x{}{rate}", mode.format.name(), mode.width, mode.height)
 }
 
-/// A frame of a camera that has settled, and whether it has more than 8 bits.
-fn settled(settings: &camera::Config) -> anyhow::Result<(Grey, bool)> {
+/// A frame of a camera that has settled.
+struct Settled {
+    frame: Grey,
+    /// Whether it has more than 8 bits.
+    is_deep: bool,
+    /// What took it.
+    by: TakenBy,
+}
+
+fn settled(settings: &camera::Config) -> anyhow::Result<Settled> {
     let named = |error: camera::Away| anyhow::anyhow!("camera {}: {error}", settings.device);
     let mut camera = Camera::open(settings, &Roots::default()).map_err(named)?;
     say!("{}: {}", settings.device, camera.mode());
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         let frame = camera.frame(start + SETTLING, PATIENCE).map_err(named)?;
-        if let Some(frame) = frame {
-            return Ok((frame, camera.is_deep()));
+        if let Some((frame, _)) = frame {
+            return Ok(Settled { frame, is_deep: camera.is_deep(), by: TakenBy::eye(&camera) });
         }
     }
     bail!("camera {}: it sends no pictures", settings.device)
@@ -132,8 +140,12 @@ fn preview(arguments: &Preview) -> anyhow::Result<ExitCode> {
         settings.device.clone_from(device);
     }
     settings.validate().map_err(anyhow::Error::msg)?;
-    let reference = config.as_ref().and_then(|config| Kept::new(&config.state_dir).reference());
-    let (frame, is_deep) = settled(&settings)?;
+    let Settled { frame, is_deep, by } = settled(&settings)?;
+    let reference = config.as_ref().map_or(Ok(None), |config| Kept::new(&config.state_dir).reference(&by));
+    let reference = reference.unwrap_or_else(|unfit| {
+        say!("    {unfit}");
+        None
+    });
     let out = &arguments.out;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     let drawn = drawn(&frame, find(&frame).map(|found| found.corners).as_ref());
@@ -195,11 +207,11 @@ fn reference(arguments: &Reference) -> anyhow::Result<ExitCode> {
         bail!("{} has no section [source.camera]", arguments.config.display());
     };
     crate::bundle::warn_of_other_user(&config.state_dir);
-    let (frame, _) = settled(settings)?;
+    let Settled { frame, by, .. } = settled(settings)?;
     let light = Light::of_empty(&frame).map_err(anyhow::Error::msg)?;
     let kept = Kept::new(&config.state_dir);
     let path = kept.reference_path();
-    kept.keep_reference(&light).with_context(|| format!("cannot keep {}", path.display()))?;
+    kept.keep_reference(&light, &by).with_context(|| format!("cannot keep {}", path.display()))?;
     say!("{} is kept", path.display());
     Ok(ExitCode::SUCCESS)
 }

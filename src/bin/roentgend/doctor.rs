@@ -189,13 +189,20 @@ fn decoder(config: &Config) -> Finding {
 /// Whether the camera is there and takes pictures.
 #[cfg(feature = "camera")]
 fn camera(settings: &roentgen::source::camera::Config, state_dir: &Path) -> Finding {
-    use roentgen::source::camera::{Eye, device::Camera, kept::Kept, names::Roots};
-    let reference = match Kept::new(state_dir).reference_time() {
-        Some(_) => "with a picture of the empty light box",
-        None => "no picture of the empty light box yet: `roentgend camera reference` takes it",
-    };
+    use roentgen::source::camera::kept::{Kept, TakenBy};
+    use roentgen::source::camera::{device::Camera, names::Roots};
     match Camera::open(settings, &Roots::default()) {
-        Ok(camera) => Finding::Ok(format!("{}: {}; {reference}", settings.device, camera.mode())),
+        Ok(camera) => {
+            let by = TakenBy::eye(&camera);
+            let said = |reference: &str| format!("{}: {by}; {reference}", settings.device);
+            match Kept::new(state_dir).reference(&by) {
+                Ok(Some(_)) => Finding::Ok(said("with a picture of the empty light box")),
+                Ok(None) => {
+                    Finding::Ok(said("no picture of the empty light box yet: `roentgend camera reference` takes it"))
+                }
+                Err(unfit) => Finding::Warn(said(&unfit)),
+            }
+        }
         // The daemon goes on without, and may be who has it.
         Err(away) => Finding::Warn(format!("{}: {away}; a daemon that runs is such a program", settings.device)),
     }

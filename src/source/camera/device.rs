@@ -102,6 +102,7 @@ fn sizes(offered: &[Size]) -> Vec<(u32, u32)> {
 pub struct Camera {
     stream: Stream,
     decoder: Decoder,
+    name: String,
     mode: String,
     is_deep: bool,
     damaged: u32,
@@ -114,7 +115,8 @@ impl Camera {
         let path = roots.resolve(&config.device).ok_or_else(gone)?;
         let failed = |error: io::Error| Away(words(&error));
         let handle = Handle::open(&path).map_err(failed)?;
-        if !handle.said().map_err(failed)?.is_camera {
+        let said = handle.said().map_err(failed)?;
+        if !said.is_camera {
             return Err(Away("this device file gives no pictures: see `roentgend camera list`".into()));
         }
         let (modes, _) = modes(&handle);
@@ -134,7 +136,9 @@ impl Camera {
         let layout = Layout { format, width: set.width, height: set.height, stride: set.stride };
         let stream = Stream::start(handle).map_err(failed)?;
         let mode = format!("{} {}x{}", format.name(), set.width, set.height);
-        Ok(Self { stream, decoder: Decoder::new(layout), mode, is_deep: format == PixelFormat::Y16, damaged: 0 })
+        let serial = roots.known_at(&path).and_then(|known| known.serial);
+        let name = serial.map_or_else(|| said.card.clone(), |serial| format!("{} {serial}", said.card));
+        Ok(Self { stream, decoder: Decoder::new(layout), name, mode, is_deep: format == PixelFormat::Y16, damaged: 0 })
     }
 
     /// Opens the camera at this path in the mode that suits best.
@@ -145,7 +149,7 @@ impl Camera {
 }
 
 impl Eye for Camera {
-    fn frame(&mut self, not_before: Instant, patience: Duration) -> Result<Option<Grey>, Away> {
+    fn frame(&mut self, not_before: Instant, patience: Duration) -> Result<Option<(Grey, Instant)>, Away> {
         let deadline = Instant::now() + patience;
         let failed = |error: io::Error| Away(words(&error));
         loop {
@@ -167,13 +171,16 @@ impl Eye for Camera {
                 }
                 Err(error) => return Err(failed(error)),
             };
-            let is_late_enough = Instant::now() >= not_before;
+            // When it was taken, and not when it was fetched: after a long look the buffers hold what was seen before it.
+            let now = Instant::now();
+            let taken = now.checked_sub(filled.age).unwrap_or(now);
+            let is_late_enough = taken >= not_before;
             let decoder = &mut self.decoder;
             let look = |bytes: &[u8]| (is_late_enough && filled.is_sound).then(|| decoder.decode(bytes));
             match self.stream.look(filled, look).map_err(failed)? {
                 Some(Ok(frame)) => {
                     self.damaged = 0;
-                    return Ok(Some(frame));
+                    return Ok(Some((frame, taken)));
                 }
                 Some(Err(error)) => {
                     log::debug!("camera: {error}");
@@ -183,6 +190,10 @@ impl Eye for Camera {
                 None => {}
             }
         }
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
     }
 
     fn mode(&self) -> String {

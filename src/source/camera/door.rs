@@ -5,7 +5,7 @@ use super::eye::{Away, Eye, Open, Store};
 use super::film::{Film, encoded};
 use super::grey::Grey;
 use super::keeper::{Keeper, Seen};
-use super::kept::Kept;
+use super::kept::{Kept, TakenBy};
 use super::remote::{Remote, Ticket, Wish};
 use super::{Config, LEAST_PAUSE};
 use std::collections::VecDeque;
@@ -109,8 +109,8 @@ struct Worker {
     troubles: [Option<String>; 2],
     /// When the last picture was taken, for the interval.
     taken_at: Instant,
-    /// When the reference picture that is used was taken.
-    reference_of: Option<SystemTime>,
+    /// Which reference picture is used, or was found unfit: for which camera, and when it was taken.
+    reference_of: Option<(TakenBy, Option<SystemTime>)>,
     pictures: u64,
 }
 
@@ -119,12 +119,9 @@ impl Worker {
         let now = Instant::now();
         let kept = Kept::new(state_dir);
         let still = Duration::from_millis(config.still_ms);
-        let reference_of = kept.reference_time();
-        let keeper = Keeper::new(still, config.burst, kept.reference(), kept.films());
-        remote.tell(|condition| {
-            condition.device = config.device.clone();
-            condition.has_reference = keeper.has_reference();
-        });
+        // Which reference picture fits is known when the camera is.
+        let keeper = Keeper::new(still, config.burst, None, kept.films());
+        remote.tell(|condition| condition.device = config.device.clone());
         Self {
             device: config.device.clone(),
             interval: (config.interval_s > 0).then(|| Duration::from_secs(config.interval_s)),
@@ -141,7 +138,7 @@ impl Worker {
             unkept: VecDeque::new(),
             troubles: [None, None],
             taken_at: now,
-            reference_of,
+            reference_of: None,
             pictures: 0,
         }
     }
@@ -181,7 +178,7 @@ impl Worker {
             return if self.eye.is_some() { Duration::ZERO } else { LEAST_PAUSE };
         };
         match eye.frame(self.next_look, PATIENCE) {
-            Ok(Some(frame)) => self.show(frame),
+            Ok(Some((frame, taken))) => self.show(frame, taken),
             Ok(None) if self.last_frame.elapsed() > SILENCE => {
                 self.lose(
                     "it sends no pictures: unplug it and plug it in again, or see whether another program uses it",
@@ -245,12 +242,12 @@ impl Worker {
     }
 
     /// Shows a frame to the keeper, and does what follows.
-    fn show(&mut self, frame: Grey) {
+    fn show(&mut self, frame: Grey, taken: Instant) {
         let now = Instant::now();
         self.welcome();
         self.look_for_reference();
         let films = self.keeper.films().to_vec();
-        let seen = self.keeper.see(frame, now);
+        let seen = self.keeper.see(frame, taken);
         // What took its time to look at must not be followed by what was taken meanwhile.
         self.last_frame = Instant::now();
         self.next_look = if self.keeper.is_in_haste() { Instant::now() } else { (now + LOOK).max(Instant::now()) };
@@ -270,12 +267,10 @@ impl Worker {
             }
             Seen::Failed(reason) => self.answer(Err(reason)),
             Seen::Reference(light) => {
-                let done = self.kept.keep_reference(&light);
-                if done.is_ok() {
-                    self.keeper.set_reference(Some(light));
-                    self.reference_of = self.kept.reference_time();
-                    self.remote.tell(|condition| condition.has_reference = true);
-                }
+                let Some(by) = self.eye.as_deref().map(TakenBy::eye) else { return };
+                let done = self.kept.keep_reference(&light, &by);
+                self.reference_of = None;
+                self.look_for_reference();
                 let path = self.kept.reference_path();
                 self.answer(match done {
                     Ok(()) => Ok("the picture of the empty light box is kept".into()),
@@ -289,15 +284,21 @@ impl Worker {
         }
     }
 
-    /// A reference picture that the command line took is used from then on.
+    /// Uses the reference picture where it is of this camera in this mode; one that the command line took from then on.
     fn look_for_reference(&mut self) {
-        let time = self.kept.reference_time();
-        if time != self.reference_of {
-            self.reference_of = time;
-            self.keeper.set_reference(self.kept.reference());
-            let has_reference = self.keeper.has_reference();
-            self.remote.tell(|condition| condition.has_reference = has_reference);
+        let Some(by) = self.eye.as_deref().map(TakenBy::eye) else { return };
+        let wanted = Some((by.clone(), self.kept.reference_time()));
+        if wanted == self.reference_of {
+            return;
         }
+        self.reference_of = wanted;
+        let (light, unfit) = self.kept.reference(&by).map_or_else(|unfit| (None, Some(unfit)), |light| (light, None));
+        if let Some(unfit) = unfit.as_ref().filter(|_| self.remote.condition().reference_unfit != unfit) {
+            log::warn!("camera {}: {unfit}", self.device);
+        }
+        let has_reference = light.is_some();
+        self.keeper.set_reference(light);
+        self.remote.tell(|condition| (condition.has_reference, condition.reference_unfit) = (has_reference, unfit));
     }
 
     /// Makes a file of a film.

@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 
 /// Something that gives frames.
 pub trait Eye {
-    /// The first frame that was taken at `not_before` or later; `None` where none came within `patience`, or a damaged one.
-    fn frame(&mut self, not_before: Instant, patience: Duration) -> Result<Option<Grey>, Away>;
+    /// The first frame that was taken at `not_before` or later, and when that was; `None` where none came within `patience`,
+    /// or a damaged one.
+    fn frame(&mut self, not_before: Instant, patience: Duration) -> Result<Option<(Grey, Instant)>, Away>;
+
+    /// Which camera it is, whatever its device file: the maker's name for it, and its serial number where it has one.
+    fn name(&self) -> String;
 
     /// Its mode, e.g. `YUYV 1280x720`.
     fn mode(&self) -> String;

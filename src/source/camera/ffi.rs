@@ -23,11 +23,15 @@ const CAN_CAPTURE: u32 = v4l::v4l_sys::V4L2_CAP_VIDEO_CAPTURE;
 const CAN_STREAM: u32 = v4l::v4l_sys::V4L2_CAP_STREAMING;
 const HAS_OWN_CAPABILITIES: u32 = v4l::v4l_sys::V4L2_CAP_DEVICE_CAPS;
 const ERRONEOUS: u32 = v4l::v4l_sys::V4L2_BUF_FLAG_ERROR;
+const CLOCK: u32 = v4l::v4l_sys::V4L2_BUF_FLAG_TIMESTAMP_MASK;
+const MONOTONIC: u32 = v4l::v4l_sys::V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
 
 /// Most entries of a list that a driver gives: some never end.
 const MOST: u32 = 200;
 /// Buffers that are asked for.
 const BUFFERS: u32 = 4;
+/// No frame waits so long in a buffer: a driver that says so has another clock.
+const OLDEST: Duration = Duration::from_secs(4);
 
 /// An open video device.
 #[derive(Debug)]
@@ -223,6 +227,8 @@ pub(super) struct Stream {
 pub(super) struct Filled {
     index: u32,
     used: usize,
+    /// How long ago it was taken, as far as the driver tells.
+    pub(super) age: Duration,
     /// The driver says that it is whole.
     pub(super) is_sound: bool,
 }
@@ -302,6 +308,7 @@ impl Stream {
             Ok(buffer) => Ok(Some(Filled {
                 index: buffer.index,
                 used: buffer.bytesused as usize,
+                age: age(buffer.flags, since_boot(&buffer), monotonic()),
                 is_sound: buffer.flags & ERRONEOUS == 0 && buffer.bytesused > 0,
             })),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -321,11 +328,63 @@ impl Stream {
     }
 }
 
+/// A part of a time; drivers may write rubbish.
+fn part(number: impl TryInto<u64>) -> u64 {
+    number.try_into().unwrap_or_default()
+}
+
+/// The time that a driver has written on a frame.
+fn since_boot(buffer: &v4l2_buffer) -> Duration {
+    let time = buffer.timestamp;
+    Duration::from_secs(part(time.tv_sec)).saturating_add(Duration::from_micros(part(time.tv_usec)))
+}
+
+/// The time of the clock that most drivers go by, and `Instant` too.
+fn monotonic() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place for the answer lives through the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
+}
+
+/// How old a frame is; nothing, where its time says nothing.
+fn age(flags: u32, taken: Duration, now: Duration) -> Duration {
+    let age = now.checked_sub(taken).filter(|age| flags & CLOCK == MONOTONIC && *age <= OLDEST);
+    age.unwrap_or_default()
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         // One that was unplugged refuses all this, and has no need of it.
         let _ = self.switch(vidioc::VIDIOC_STREAMOFF);
         self.buffers.clear();
         let _ = self.request(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_as_old_as_its_driver_says_where_that_can_be() {
+        let ms = Duration::from_millis;
+        assert_eq!(age(MONOTONIC | ERRONEOUS, ms(900), ms(1000)), ms(100));
+        for (flags, taken, what) in [
+            (0, 900, "no clock is named"),
+            (0x4000, 900, "a copied time"),
+            (MONOTONIC, 1001, "not taken yet"),
+            (MONOTONIC, 0, "since another moment"),
+        ] {
+            let now = if taken == 0 { ms(1_000_000) } else { ms(1000) };
+            assert_eq!(age(flags, ms(taken), now), Duration::ZERO, "{what}");
+        }
+        // SAFETY: plain numbers, of which 0 is one.
+        let mut buffer: v4l2_buffer = unsafe { zeroed() };
+        (buffer.timestamp.tv_sec, buffer.timestamp.tv_usec) = (3, 250_000);
+        assert_eq!(since_boot(&buffer), ms(3250));
+        (buffer.timestamp.tv_sec, buffer.timestamp.tv_usec) = (-1, i64::MAX);
+        since_boot(&buffer);
+        assert!(monotonic() > Duration::ZERO);
     }
 }

@@ -1,6 +1,7 @@
 //! From a frame to the radiograph that lies there: found, straightened, evenly lit, or why not. And what tells one film from
 //! another. Not the judgement of it: see `assess`.
 
+use super::cover::is_covered;
 use super::find::{Found, Surround, find};
 use super::flatten::Light;
 use super::grey::{Grey, Plane, Point, quantile};
@@ -42,6 +43,12 @@ pub enum NoFilm {
          `roentgend camera preview`)"
     )]
     Nothing,
+    /// Something lies there, and it has not four edges in view.
+    #[error(
+        "something lies on the light box in which no film with four edges is seen: lay one film at a time so that there is \
+         light all around it, and take away what covers its edges (see `roentgend camera preview`)"
+    )]
+    Unclear,
     /// It is too far away.
     #[error("the film has only {0:.0} pixels from side to side, and {LEAST_SIDE} are needed: move the camera closer")]
     TooSmall(f64),
@@ -55,7 +62,10 @@ pub enum NoFilm {
 
 /// Makes a radiograph of a frame. Without a reference picture the light is told from what is seen around the film.
 pub fn develop(frame: &Grey, reference: Option<&Light>) -> Result<Film, NoFilm> {
-    let found = find(frame).ok_or(NoFilm::Nothing)?;
+    let found = find(frame).ok_or_else(|| match is_covered(frame, reference) {
+        true => NoFilm::Unclear,
+        false => NoFilm::Nothing,
+    })?;
     develop_at(frame, reference, found)
 }
 
@@ -194,6 +204,11 @@ impl Print {
 
     /// Whether a quarter of one film at least is seen in the other, the rest being covered.
     pub fn is_partly(&self, other: &Self) -> bool {
+        self.quarters_likeness(other) >= PARTLY_ALIKE
+    }
+
+    /// How alike that quarter is which is most so.
+    pub fn quarters_likeness(&self, other: &Self) -> f64 {
         let half = CELLS / 2;
         let quarter = |from_row: usize, from_column: usize| {
             let at = move |print: &Self, index: usize| {
@@ -205,7 +220,8 @@ impl Print {
         };
         [(0, 0), (0, half), (half, 0), (half, half)]
             .into_iter()
-            .any(|(row, column)| quarter(row, column) >= PARTLY_ALIKE)
+            .map(|(row, column)| quarter(row, column))
+            .fold(-1.0, f64::max)
     }
 }
 

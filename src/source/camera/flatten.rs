@@ -77,6 +77,12 @@ impl Light {
         surface(frame, found).map_or(Self::Even, Self::Surface)
     }
 
+    /// As a smooth surface says that goes through most of these places.
+    pub(super) fn through(frame: &Grey, places: &[Point]) -> Option<Self> {
+        let size = (frame.width() as f64, frame.height() as f64);
+        robust(samples(frame, places), size).map(Self::Surface)
+    }
+
     /// How bright it is behind a place of a frame of this size; 1 where nothing is known.
     pub fn at(&self, frame: &Grey, point: Point) -> f32 {
         let (width, height) = (frame.width() as f64, frame.height() as f64);
@@ -151,8 +157,7 @@ fn around(frame: &Grey, found: &Found) -> Option<Vec<Point>> {
 /// The surface of second order that fits the logarithm of what is seen of the light box around the film.
 fn surface(frame: &Grey, found: &Found) -> Option<[f64; TERMS]> {
     let (width, height) = (frame.width() as f64, frame.height() as f64);
-    let mut samples: Vec<(Point, f64)> =
-        around(frame, found)?.into_iter().map(|point| (point, f64::from(frame.at(point).max(1e-3)).ln())).collect();
+    let mut samples = samples(frame, &around(frame, found)?);
     let mut levels: Vec<f32> = samples.iter().map(|(_, level)| *level as f32).collect();
     let lit = f64::from(quantile(&mut levels, 0.6));
     // What is much darker is the room, or a hand.
@@ -175,11 +180,15 @@ fn surface(frame: &Grey, found: &Found) -> Option<[f64; TERMS]> {
 /// for a light box without anything on it. 0 where there are too few.
 pub(super) fn evenness(frame: &Grey, places: &[Point], most: f64) -> f64 {
     let size = (frame.width() as f64, frame.height() as f64);
-    let samples: Vec<(Point, f64)> =
-        places.iter().map(|&point| (point, f64::from(frame.at(point).max(1e-3)).ln())).collect();
+    let samples = samples(frame, places);
     let Some(surface) = robust(samples.clone(), size) else { return 0.0 };
     let near = samples.iter().filter(|sample| off(&surface, sample, size) < most).count();
     near as f64 / samples.len().max(1) as f64
+}
+
+/// Places with the logarithm of their level.
+fn samples(frame: &Grey, places: &[Point]) -> Vec<(Point, f64)> {
+    places.iter().map(|&point| (point, f64::from(frame.at(point).max(1e-3)).ln())).collect()
 }
 
 /// How far a sample lies from a surface.

@@ -16,6 +16,11 @@ const AGAIN: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(2);
 /// After how long something is said about what never stands still.
 const RESTLESS: Duration = Duration::from_secs(120);
+/// After how long something is said about what lies there and is no film: hands take their time.
+const UNCLEAR: Duration = Duration::from_secs(5);
+/// The same where it seems to lie on a film that was handed over. A quarter of another chest may be so alike (0.92 on drawn
+/// scenes) that it is one, which must not be lost without a word.
+const COVERED: Duration = Duration::from_secs(30);
 /// Films that are remembered until the light box is seen empty: several may lie side by side.
 const FILMS: usize = 8;
 /// A film has been moved where a corner is so far, of its side, from where it was.
@@ -66,6 +71,8 @@ pub struct Keeper {
     has_moved: bool,
     /// Since when nothing has stood still.
     moving_since: Option<Instant>,
+    /// Since when something lies there that is no film.
+    unclear_since: Option<Instant>,
     /// When the scene is looked at again although nothing moves.
     again: Option<Instant>,
     /// What somebody asked for, and until when it waits.
@@ -83,6 +90,7 @@ impl Keeper {
             burst: None,
             has_moved: true,
             moving_since: None,
+            unclear_since: None,
             again: None,
             wanted: None,
         }
@@ -124,7 +132,7 @@ impl Keeper {
         self.watch.forget();
         self.burst = None;
         self.has_moved = true;
-        self.moving_since = None;
+        (self.moving_since, self.unclear_since) = (None, None);
     }
 
     /// A film is in safe hands.
@@ -143,7 +151,7 @@ impl Keeper {
         }
         if self.watch.look(&frame, at) == Scene::Moving {
             self.has_moved = true;
-            self.burst = None;
+            (self.burst, self.unclear_since) = (None, None);
             if self.wanted.is_some_and(|(_, until)| until.is_some_and(|until| at > until)) {
                 self.wanted = None;
                 return Seen::Failed("something moves before the camera; try again when nothing does".into());
@@ -171,8 +179,12 @@ impl Keeper {
         }
         (self.has_moved, self.again) = (false, Some(at + AGAIN));
         match develop(&frame, self.reference.as_ref()) {
-            Ok(film) if self.is_known(&film) => Seen::Known,
+            Ok(film) if self.is_known(&film) => {
+                self.unclear_since = None;
+                Seen::Known
+            }
             Ok(film) => {
+                self.unclear_since = None;
                 let sharpness = sharpness(&frame, &film.found.corners);
                 self.go_on(Burst { best: frame, found: film.found, sharpness, frames: 1 }, at)
             }
@@ -218,19 +230,26 @@ impl Keeper {
         if self.wanted.take().is_some() {
             return Seen::Failed(reason.to_string());
         }
-        if reason != NoFilm::Nothing {
+        let unclear_since = self.unclear_since.take();
+        if !matches!(reason, NoFilm::Nothing | NoFilm::Unclear) {
             return Seen::Unusable(reason);
         }
-        // Films have left only where bare light is seen in their places: a hand may rest on one, the lamp be off, the camera
-        // not used to the light yet.
-        let is_gone = |known: &Last| {
-            let is_there = print_at(frame, &known.corners()).is_some_and(|print| known.print.is_partly(&print));
-            !is_there && is_bare(frame, &known.corners(), known.is_lit)
-        };
-        if !self.films.iter().all(is_gone) {
-            return Seen::Known;
+        // A hand may rest on a film.
+        let is_there =
+            |known: &Last| print_at(frame, &known.corners()).is_some_and(|print| known.print.is_partly(&print));
+        let is_covered = self.films.iter().any(is_there);
+        // They have left only where bare light is seen in their places: the lamp may be off, the camera not used to the light
+        // yet, paper cover them.
+        let have_left = !is_covered && self.films.iter().all(|known| is_bare(frame, &known.corners(), known.is_lit));
+        if have_left {
+            self.films.clear();
         }
-        self.films.clear();
-        Seen::Empty
+        if reason == NoFilm::Unclear {
+            let since = *self.unclear_since.insert(unclear_since.unwrap_or(at));
+            let patience = if is_covered { COVERED } else { UNCLEAR };
+            let is_long = at.saturating_duration_since(since) >= patience;
+            return if is_long { Seen::Unusable(reason) } else { Seen::Nothing };
+        }
+        if have_left { Seen::Empty } else { Seen::Known }
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Only [`device`] needs a camera and the feature `camera`; everything else is reckoning with numbers.
 
+mod cover;
 #[cfg(feature = "camera")]
 pub mod device;
 pub mod door;

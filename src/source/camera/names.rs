@@ -68,6 +68,12 @@ impl Roots {
         link.exists().then_some(link)
     }
 
+    /// The video device that this path leads to.
+    pub fn known_at(&self, path: &Path) -> Option<Known> {
+        let target = fs::canonicalize(path).ok()?;
+        self.known().into_iter().find(|known| fs::canonicalize(&known.path).is_ok_and(|known| known == target))
+    }
+
     /// All video devices, in the order of their numbers.
     pub fn known(&self) -> Vec<Known> {
         let mut numbers: Vec<u32> = names(&self.dev)
@@ -129,7 +135,9 @@ mod tests {
         assert_eq!(roots.resolve("serial:SN-77"), Some(roots.dev.join("video2")));
         assert_eq!(roots.resolve("serial:other"), None);
         let by_id = roots.resolve("usb-Maker_Camera_SN-77-video-index0").unwrap();
-        assert_eq!(fs::canonicalize(by_id).unwrap(), fs::canonicalize(roots.dev.join("video2")).unwrap());
+        assert_eq!(fs::canonicalize(&by_id).unwrap(), fs::canonicalize(roots.dev.join("video2")).unwrap());
+        assert_eq!(roots.known_at(&by_id).and_then(|known| known.serial).as_deref(), Some("SN-77"));
+        assert_eq!(roots.known_at(Path::new("/dev/null")), None);
         assert_eq!(roots.resolve("usb-gone"), None);
         assert_eq!(roots.resolve("/dev/video9"), Some("/dev/video9".into()));
     }

@@ -37,8 +37,10 @@ pub struct Condition {
     pub films: u64,
     /// How often it went away.
     pub losses: u64,
-    /// Whether it has a picture of the empty light box.
+    /// Whether it has a picture of the empty light box, and uses it.
     pub has_reference: bool,
+    /// Why it does not use the one that is kept.
+    pub reference_unfit: Option<String>,
 }
 
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! Small file systems that a test fills, unplugs or makes read-only. Needs root; where mounting is not allowed, it says so.
 
 use crate::support::wait_for;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -31,8 +31,10 @@ impl Mount {
         Self::again(image, folder)
     }
 
-    /// The same disk again, repaired.
+    /// The same disk again, repaired, as soon as nobody has anything open on it any more: until then what the kernel still
+    /// writes for the old mount would land in the new one.
     pub(super) fn again(image: &Path, folder: &Path) -> Option<Self> {
+        wait_for("everybody to let go of the disk", || !is_attached(image));
         // 1: there was something to repair.
         let checked = Command::new("e2fsck").args(["-p", "-f"]).arg(image).stdout(Stdio::null()).status();
         assert!(checked.is_ok_and(|status| status.code().is_some_and(|code| code < 2)), "e2fsck");
@@ -69,6 +71,15 @@ impl Mount {
     pub(super) fn folder(&self) -> &Path {
         &self.0
     }
+}
+
+/// Whether a loop device is made of this file.
+fn is_attached(image: &Path) -> bool {
+    let Ok(devices) = fs::read_dir("/sys/block") else { return false };
+    devices.flatten().any(|device| {
+        let file = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+        file.trim_end().trim_end_matches(" (deleted)") == image.to_string_lossy()
+    })
 }
 
 impl Drop for Mount {

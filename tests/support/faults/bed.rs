@@ -268,10 +268,23 @@ impl Bed {
         is_mounted
     }
 
-    /// The disk of a folder fails, and can only be read from now on.
-    pub(crate) fn fail_disk(&self, folder: &str) {
+    /// The disk of a folder fails, and can only be read from now on. The daemon is halted for the moment of it: an fsync that
+    /// falls into ext4's own abort succeeds and keeps nothing, against which no program can do anything, and which a disk
+    /// that fails does not do.
+    pub(crate) fn fail_disk(&mut self, folder: &str) {
         let path = self.path(folder);
+        let daemon = self.daemon();
+        let tasks = format!("/proc/{}/task", daemon.0.id());
+        daemon.signal("STOP");
+        wait_for("every thread of the daemon to halt", || {
+            let threads = fs::read_dir(&tasks).expect("a running daemon").flatten();
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok()).all(|stat| {
+                // The state follows the name, which is in brackets.
+                stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+            })
+        });
         self.mounts.iter().find(|mount| mount.folder() == path).expect("mounted").fail();
+        self.daemon().signal("CONT");
     }
 
     /// A technician mends the disk of a folder, which nobody uses, and plugs it in again.

@@ -26,6 +26,10 @@ use std::time::{Duration, Instant};
 /// A corner that is further from where it is than this share of the side is not found.
 const FAR: f64 = 0.03;
 
+/// The share of all scenes whose label is the file's: what was asked for, and, since 240 scenes miss it (0.92), what is held.
+const LABELS: f64 = 0.95;
+const LABELS_HELD: f64 = 0.9;
+
 /// The radiographs to draw, spread over the classes; the second says whether they are real.
 fn pictures(count: usize) -> (Vec<(Picture, Radiograph)>, bool) {
     let classes = ["covid", "lung_opacity", "normal", "viral_pneumonia"];
@@ -108,9 +112,14 @@ fn hold(count: usize, first: u64, as_seen: impl Fn(Scene) -> Scene) {
     );
     assert!(found as f64 >= 0.95 * count as f64, "{found} of {count} were found");
     assert!(median <= 0.01, "{median}");
-    // The aim is 95 in 100, which 240 scenes miss (92): this holds what there is. A phantom is no radiograph, and its label
-    // hangs on a thread.
-    assert!(!are_real || agreeing as f64 >= 0.9 * count as f64, "{agreeing} of {count} labels agree");
+    // A phantom is no radiograph, and its label hangs on a thread.
+    if are_real {
+        let share = agreeing as f64 / count as f64;
+        if share < LABELS {
+            eprintln!("BAR MISSED: {share:.3} of the labels agree, {LABELS} was asked for");
+        }
+        assert!(share >= LABELS_HELD, "{agreeing} of {count} labels agree");
+    }
     // No film is taken for another.
     let (mut whole, mut quarter) = (-1.0f64, -1.0f64);
     for (a, one) in &prints {
